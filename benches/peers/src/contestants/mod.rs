@@ -1,0 +1,116 @@
+//! What runs side by side: each answers "seen before?" for the same keys at the same times.
+
+mod claims;
+mod hash_set;
+mod moka_ttl;
+mod store;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::args::Result;
+use crate::keys::{Chunk, Key};
+
+pub(crate) use claims::{Claims, ProcessOnce};
+pub(crate) use hash_set::HashSets;
+pub(crate) use moka_ttl::MokaTtl;
+pub(crate) use store::Store;
+
+/// Answers go to a slice as long as the keys; `true` is "seen before".
+pub(crate) trait Contestant: Send + Sync {
+    fn name(&self) -> &'static str;
+    /// Time has come to where `now` keys have been new.
+    fn advance(&self, now: u64);
+    fn observe_each(&self, keys: &[Key], answers: &mut [bool]);
+    fn observe_batches(&self, keys: &[Key], batch: usize, answers: &mut [bool]);
+    /// Waits for work in the background.
+    fn settle(&self) {}
+    /// Bytes on the disk.
+    fn disk_bytes(&self) -> u64 {
+        0
+    }
+    /// Bytes in memory that the contestant itself tells of, if it does.
+    fn told_memory_bytes(&self) -> Option<u64> {
+        None
+    }
+    /// Further facts for the report.
+    fn details(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Makes the contestant `name` for a window of `live` keys.
+pub(crate) fn build(name: &str, live: u64, dir: &Path) -> Result<Box<dyn Contestant>> {
+    Ok(match name {
+        "onceonly" => Box::new(Store::open(live, dir)?),
+        "claims" => Box::new(Claims(Store::open(live, dir)?)),
+        "process-once" => Box::new(ProcessOnce(Store::open(live, dir)?)),
+        "hashbrown" => Box::new(HashSets::new(live, false)),
+        "hashbrown-digests-first" => Box::new(HashSets::new(live, true)),
+        "moka" => Box::new(MokaTtl::new(live)),
+        other => return Err(format!("no peer is named {other:?}").into()),
+    })
+}
+
+/// One key at a time, or so many at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    One,
+    Batch(usize),
+}
+
+impl Mode {
+    pub(crate) fn shown(self) -> String {
+        match self {
+            Mode::One => "one at a time".to_owned(),
+            Mode::Batch(n) => format!("batches of {n}"),
+        }
+    }
+}
+
+/// Runs `chunk` through `contestant` on this thread and returns the time it took.
+pub(crate) fn run(
+    contestant: &dyn Contestant,
+    chunk: &Chunk,
+    mode: Mode,
+    answers: &mut [bool],
+) -> Duration {
+    let start = Instant::now();
+    for tick in &chunk.ticks {
+        contestant.advance(tick.now);
+        let (keys, answers) = (&chunk.keys[tick.range.clone()], &mut answers[tick.range.clone()]);
+        match mode {
+            Mode::One => contestant.observe_each(keys, answers),
+            Mode::Batch(batch) => contestant.observe_batches(keys, batch, answers),
+        }
+    }
+    start.elapsed()
+}
+
+/// The peers hash as the store does, and like it take the hash for the key from there on.
+#[inline]
+fn digest(key: &Key) -> u128 {
+    xxh3_128(key)
+}
+
+/// A hasher for digests, whose bits are uniform already.
+#[derive(Clone, Copy, Debug, Default)]
+struct DigestIsHash(u64);
+
+impl std::hash::Hasher for DigestIsHash {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("digests hash themselves as one u128");
+    }
+
+    fn write_u128(&mut self, digest: u128) {
+        self.0 = digest as u64;
+    }
+}
+
+type BuildDigestIsHash = std::hash::BuildHasherDefault<DigestIsHash>;

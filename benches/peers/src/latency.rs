@@ -1,0 +1,210 @@
+//! Latency of single observes at an offered rate, on the machine's own clock, across rotations and
+//! sealing. Every key has a time at which it is due, and its latency counts from then: a stall makes
+//! all keys late that were due in it (no coordinated omission).
+//!
+//! The same thread is the hiccup meter. Between two keys it does nothing but read the clock until
+//! the next is due; how late it notices is a stall that the engine has no part in. The meter cannot
+//! see stalls within a call, so what it shows is less than what the machine did: the difference
+//! charges the engine with the rest.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use onceonly::{Dedup, Verdict};
+
+use crate::args::{Args, Result, shown};
+use crate::keys::{Chunk, Repeat, Stream};
+use crate::machine;
+use crate::report::Table;
+
+const SEED: u64 = 0x1a7e_9c10;
+/// Calls as slow as this are listed one by one.
+const SLOW_NS: u64 = 200_000;
+const LISTED: usize = 12;
+/// How often the time off the core is read, between two keys.
+const OFF_CORE_EVERY: Duration = Duration::from_millis(10);
+const INTERVAL_NS: u64 = 100_000_000;
+
+struct Slow {
+    at_ns: u64,
+    service_ns: u64,
+    late_ns: u64,
+    off_core_ns: u64,
+}
+
+struct Measured {
+    /// From due to done.
+    latency: Histogram<u64>,
+    /// From called to done.
+    service: Histogram<u64>,
+    meter: Histogram<u64>,
+    slow: Vec<Slow>,
+    /// The longest latency of each interval.
+    over_time: Vec<u64>,
+    wrong: u64,
+}
+
+pub(crate) fn main(mut args: Args) -> Result<()> {
+    let live = args.count("live", 10_000_000)?;
+    let rate = args.count("rate", 1_000_000)?;
+    let seconds = args.count("seconds", 30)?;
+    let pinned = args.flag("pin")?;
+    let dir = args.data_dir()?;
+    let csv = args.path("csv");
+    args.finish()?;
+    let (dir, store) = open(live, rate, &dir)?;
+    // After the store has started its threads: those are free to use the other cores.
+    if pinned {
+        machine::pin(*machine::cores()?.last().ok_or("no core")?)?;
+    }
+    let warm = usize::try_from(live + live / 4)?;
+    let len = warm + usize::try_from(rate * seconds)?;
+    let mut chunk = Chunk::default();
+    Stream::new(SEED, live, 20, Repeat::Window).fill(len, &mut chunk);
+    let measured = drive(&store, &chunk, warm, rate)?;
+    report(&measured, live, rate, &store, csv.as_deref())?;
+    store.close()?;
+    drop(dir);
+    if measured.wrong == 0 { Ok(()) } else { Err("the engine gave wrong answers".into()) }
+}
+
+fn open(live: u64, rate: u64, dir: &Path) -> Result<(tempfile::TempDir, Dedup)> {
+    let dir = tempfile::Builder::new().prefix("latency-").tempdir_in(dir)?;
+    // A little longer than `live` keys take, so that the oldest repetitions are safely within.
+    let window = Duration::from_secs_f64(live as f64 / rate as f64 * 1.05);
+    let store = Dedup::builder().window(window).expected_keys(live).open(dir.path())?;
+    Ok((dir, store))
+}
+
+fn drive(store: &Dedup, chunk: &Chunk, warm: usize, rate: u64) -> Result<Measured> {
+    let histogram = || Histogram::new_with_max(60_000_000_000, 3);
+    let mut measured = Measured {
+        latency: histogram()?,
+        service: histogram()?,
+        meter: histogram()?,
+        slow: Vec::with_capacity(1 << 16),
+        over_time: vec![0; chunk.keys.len() * 10 / usize::try_from(rate)? + 1024],
+        wrong: 0,
+    };
+    let period_ns = 1_000_000_000 / rate;
+    let mut off_core = OffCore::open()?;
+    let start = Instant::now();
+    let now_ns = || start.elapsed().as_nanos() as u64;
+    let mut next_look = 0;
+    for (index, (key, &right)) in chunk.keys.iter().zip(&chunk.repeated).enumerate() {
+        let due = index as u64 * 1_000_000_000 / rate;
+        let mut begin = now_ns();
+        let idle = begin < due;
+        if idle && begin >= next_look {
+            off_core.since_last();
+            next_look = begin + OFF_CORE_EVERY.as_nanos() as u64;
+            begin = now_ns();
+        }
+        while begin < due {
+            begin = now_ns();
+        }
+        let verdict = store.observe(key)?;
+        let end = now_ns();
+        measured.wrong += u64::from((verdict == Verdict::Duplicate) != right);
+        if index < warm {
+            continue;
+        }
+        if idle {
+            measured.meter.record_correct(begin - due, period_ns)?;
+        }
+        let (late, service) = (end - due, end - begin);
+        measured.latency.saturating_record(late);
+        measured.service.saturating_record(service);
+        let interval = &mut measured.over_time[(due / INTERVAL_NS) as usize];
+        *interval = late.max(*interval);
+        if service >= SLOW_NS && measured.slow.len() < measured.slow.capacity() {
+            let off_core_ns = off_core.since_last();
+            measured.slow.push(Slow {
+                at_ns: due,
+                service_ns: service,
+                late_ns: late,
+                off_core_ns,
+            });
+        }
+    }
+    Ok(measured)
+}
+
+/// How long this thread was ready to run and did not: another had its core.
+struct OffCore {
+    file: File,
+    last_ns: u64,
+}
+
+impl OffCore {
+    fn open() -> Result<Self> {
+        let mut this = OffCore { file: File::open("/proc/thread-self/schedstat")?, last_ns: 0 };
+        this.since_last();
+        Ok(this)
+    }
+
+    fn since_last(&mut self) -> u64 {
+        let mut text = [0; 96];
+        let len = self.file.read_at(&mut text, 0).unwrap_or(0);
+        let text = str::from_utf8(&text[..len]).unwrap_or_default();
+        let field = text.split_whitespace().nth(1).and_then(|field| field.parse().ok());
+        let now = field.unwrap_or(self.last_ns);
+        now - std::mem::replace(&mut self.last_ns, now)
+    }
+}
+
+fn report(m: &Measured, live: u64, rate: u64, store: &Dedup, csv: Option<&Path>) -> Result<()> {
+    let title = format!("{} live keys, {} observes a second, us", shown(live), shown(rate));
+    let head = ["percentile", "latency", "service", "hiccup meter", "net latency"];
+    let mut table = Table::new(title, &head);
+    let us = |ns: u64| format!("{:.2}", ns as f64 / 1000.0);
+    for percentile in [50.0, 90.0, 99.0, 99.9, 99.99, 99.999, 100.0] {
+        let at = |histogram: &Histogram<u64>| histogram.value_at_percentile(percentile);
+        let (latency, meter) = (at(&m.latency), at(&m.meter));
+        table.row([
+            if percentile < 100.0 { percentile.to_string() } else { "max".to_owned() },
+            us(latency),
+            us(at(&m.service)),
+            us(meter),
+            us(latency.saturating_sub(meter)),
+        ]);
+    }
+    table.show(csv)?;
+    let mut slow: Vec<&Slow> = m.slow.iter().collect();
+    slow.sort_by_key(|call| std::cmp::Reverse(call.service_ns));
+    let title = format!("slowest of {} calls above {} us", m.slow.len(), SLOW_NS / 1000);
+    let head = ["at, s", "service, us", "of it off the core, us at most", "late, us"];
+    let mut table = Table::new(title, &head);
+    for call in slow.into_iter().take(LISTED) {
+        let at = format!("{:.4}", call.at_ns as f64 / 1e9);
+        table.row([at, us(call.service_ns), us(call.off_core_ns), us(call.late_ns)]);
+    }
+    table.show(None)?;
+    if let Some(path) = csv {
+        over_time(m, path)?;
+    }
+    let stats = store.stats();
+    println!(
+        "    keys live {}, wrong answers {}, false positives {:.2e}, parts {:?}",
+        stats.keys_live,
+        m.wrong,
+        stats.false_positive_rate,
+        stats.slices.iter().map(|slice| slice.sealed_parts).collect::<Vec<_>>()
+    );
+    Ok(())
+}
+
+/// The longest latency of each tenth of a second, for a picture.
+fn over_time(m: &Measured, path: &Path) -> Result<()> {
+    use std::io::Write;
+    let mut file = File::options().append(true).create(true).open(path)?;
+    writeln!(file, "# longest latency of each interval\nat_s,max_us")?;
+    for (index, ns) in m.over_time.iter().enumerate().filter(|(_, ns)| **ns > 0) {
+        let at = index as f64 * INTERVAL_NS as f64 / 1e9;
+        writeln!(file, "{at:.1},{:.2}", *ns as f64 / 1000.0)?;
+    }
+    Ok(())
+}

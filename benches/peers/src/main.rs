@@ -1,0 +1,73 @@
+//! Benchmarks of `onceonly` beside what users would pick instead, and of this machine.
+
+mod args;
+mod compare;
+mod contestants;
+mod floor;
+#[allow(dead_code, reason = "shared with the library's own benches")]
+#[path = "../../common/keys.rs"]
+mod keys;
+mod latency;
+mod machine;
+mod memory;
+mod reopen;
+mod report;
+mod scaling;
+#[cfg(test)]
+mod tests;
+
+use std::process::ExitCode;
+
+use args::{Args, Result};
+
+const USAGE: &str = "\
+usage: onceonly-peers COMMAND [--OPTION VALUE]…
+
+  compare   the same stream through onceonly and its peers, side by side
+              --live 1M,10M,100M   --peer hashbrown,hashbrown-digests-first,moka|none
+              --mode both|one|batch   --batch 32
+              --rounds 16   --warm 2 (windows)   --duplicates-per-mille 20
+              --charge-background no|yes
+  claims    claim + commit and process_once beside observe (options as above)
+  scaling   two threads on two cores against one thread on one core, background work included
+              --live 10M   --rounds 24   --batch 32   --peer (as above)
+  latency   percentiles of single observes at an offered rate, across rotations
+              --live 10M   --rate 1M   --seconds 30   --pin no|yes
+  reopen    time to the first answer after a clean close and after kill -9
+              --live 100M   --more 2M   --slices all|one
+  floor     what this machine charges for hashing, locking and memory
+
+  all: --dir DIR for the stores (target/peers-data)   --csv FILE to append the tables to
+";
+
+fn run(command: &str, mut args: Args) -> Result<()> {
+    match command {
+        "compare" => compare::main(args),
+        "claims" => {
+            args.set_default("peer", "claims,process-once");
+            compare::main(args)
+        }
+        "scaling" => scaling::main(args),
+        "scaling-child" => scaling::child(args),
+        "latency" => latency::main(args),
+        "reopen" => reopen::main(args),
+        "reopen-child" => reopen::child(args),
+        "floor" => floor::main(args),
+        other => Err(format!("no command is named {other:?}\n{USAGE}").into()),
+    }
+}
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    let Some(command) = words.next() else {
+        eprint!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    match Args::parse(words).and_then(|args| run(&command, args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("onceonly-peers: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

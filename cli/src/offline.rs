@@ -1,0 +1,182 @@
+//! The commands that look into a store: `inspect`, `verify`, `explain`, and `forget`.
+
+use std::fmt::{Display, Write as _};
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use onceonly::offline::{self, Inspection};
+use onceonly::{Builder, Explanation, Key, KeyState, Scope, Tier};
+
+use crate::args::{KeyArgs, StoreArgs};
+use crate::output;
+use crate::setup::{Usage, bytes_of};
+use crate::timestamp::show;
+use crate::units::{bytes, duration, grouped};
+
+/// Lines of a name and a value, the values below each other.
+#[derive(Default)]
+struct Table(String);
+
+impl Table {
+    fn row(&mut self, name: &str, value: impl Display) {
+        let _ = writeln!(self.0, "{name:<22}{value}");
+    }
+
+    fn print(&self) -> Result<()> {
+        output::print(&self.0)
+    }
+}
+
+fn named(dir: &Path) -> impl FnOnce() -> String + '_ {
+    || dir.display().to_string()
+}
+
+pub(crate) fn inspect(args: &StoreArgs) -> Result<()> {
+    let found = offline::inspect(&args.dir).with_context(named(&args.dir))?;
+    let mut table = Table::default();
+    settings(&mut table, &found);
+    contents(&mut table, &found);
+    table.print()
+}
+
+fn settings(table: &mut Table, found: &Inspection) {
+    table.row("as of", show(found.as_of));
+    table.row("format version", found.format_version);
+    table.row("created", show(found.created));
+    let slices = format!("{} in {} slices", duration(found.window), found.slices);
+    table.row("window", slices);
+    table.row("time", if found.event_time { "of the events" } else { "of the clock" });
+    table.row("expected keys", grouped(found.expected_keys));
+    table.row("false-positive rate", found.false_positive_rate);
+    table.row("digest", found.digest.name());
+    match found.owner_pid {
+        Some(pid) => table.row("open in process", pid),
+        None => table.row("open in process", "none"),
+    }
+}
+
+fn contents(table: &mut Table, found: &Inspection) {
+    table.row("guaranteed since", show(found.guaranteed_since));
+    let closed = found.last_clean_close.map_or_else(|| "never".to_owned(), show);
+    table.row("last clean close", closed);
+    table.row("keys live", grouped(found.keys_live));
+    table.row("unsealed keys", grouped(found.unsealed_keys));
+    table.row("filter fill", format!("{:.1} %", found.filter_fill * 100.0));
+    table.row("disk", bytes(found.disk_bytes));
+    for slice in &found.live_slices {
+        let incomplete = if slice.complete { "" } else { ", incomplete" };
+        let text = format!(
+            "{} to {}, expires {}: {} sealed keys in {} parts{incomplete}",
+            show(slice.start),
+            show(slice.end),
+            show(slice.expires),
+            grouped(slice.sealed_keys),
+            slice.sealed_parts,
+        );
+        table.row(&format!("slice {}", slice.sequence), text);
+    }
+    for claim in &found.claims {
+        let state = if claim.orphaned {
+            "its owner is gone".to_owned()
+        } else {
+            format!("lease left {}", duration(claim.lease_left))
+        };
+        table.row(&format!("claim {}", claim.token), format!("digest {}, {state}", claim.digest));
+    }
+    for file in &found.files {
+        table.row(file.kind, format!("{:>12}  {}", bytes(file.bytes), file.name));
+    }
+}
+
+pub(crate) fn verify(args: &StoreArgs) -> Result<()> {
+    let found = offline::verify(&args.dir).with_context(named(&args.dir))?;
+    let mut table = Table::default();
+    table.row("files checked", grouped(found.files_checked));
+    table.row("blocks checked", grouped(found.blocks_checked));
+    table.row("keys checked", grouped(found.keys_checked));
+    for name in &found.unknown_files {
+        table.row("unknown file", name);
+    }
+    for problem in &found.problems {
+        table.row("damaged", format!("{}: {}", problem.file.display(), problem.detail));
+    }
+    table.row("problems", found.problems.len());
+    table.print()?;
+    if !found.problems.is_empty() {
+        bail!("{}: the store is damaged", args.dir.display());
+    }
+    Ok(())
+}
+
+/// The key that the arguments name.
+fn key_of(args: &KeyArgs) -> Result<Vec<u8>> {
+    let fields: Vec<&[u8]> = args.key.iter().map(bytes_of).collect();
+    match fields[..] {
+        [field] => Ok(field.to_vec()),
+        _ if args.fields => Ok(Key::from_fields(&fields).as_bytes().to_vec()),
+        _ => {
+            Err(Usage("several keys: --fields says that they are the fields of one".into()).into())
+        }
+    }
+}
+
+pub(crate) fn explain(args: &KeyArgs) -> Result<()> {
+    let key = key_of(args)?;
+    let scope = args.scope.as_ref().map(bytes_of);
+    let found = offline::explain(&args.dir, scope, &key).with_context(named(&args.dir))?;
+    explanation(&found).print()
+}
+
+fn explanation(found: &Explanation) -> Table {
+    let mut table = Table::default();
+    match &found.state {
+        KeyState::Unknown => table.row("state", "unknown: the next one is new"),
+        KeyState::Live { expires } => {
+            table.row(
+                "state",
+                format!("live until {}: the next one is a duplicate", show(*expires)),
+            );
+        }
+        KeyState::Forgotten => table.row("state", "forgotten: the next one is new"),
+        KeyState::InFlight { token, lease_left } => {
+            let left = duration(*lease_left);
+            table.row("state", format!("in flight: claim {token}, lease left {left}"));
+        }
+        other => table.row("state", format!("{other:?}")),
+    }
+    table.row("digest", &found.digest);
+    let suspected = match found.suspected_slices.as_deref() {
+        Some([]) => "none: definitely new".to_owned(),
+        Some(slices) => slices.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
+        None => "unknown, the filter is being rebuilt".to_owned(),
+    };
+    table.row("filter suspects slice", suspected);
+    for sighting in &found.sightings {
+        let tier = match sighting.tier {
+            Tier::Unsealed => "unsealed",
+            Tier::Sealed => "sealed",
+            _ => "another tier",
+        };
+        let text = format!(
+            "slice {}, {tier}, from {} to {}",
+            sighting.slice,
+            show(sighting.not_before),
+            show(sighting.before),
+        );
+        table.row("seen in", text);
+    }
+    table
+}
+
+pub(crate) fn forget(args: &KeyArgs) -> Result<()> {
+    let key = key_of(args)?;
+    let builder = Builder::stored(&args.dir).with_context(named(&args.dir))?;
+    let store = builder.open(&args.dir).with_context(named(&args.dir))?;
+    let scope = match &args.scope {
+        Some(name) => store.scope(bytes_of(name)),
+        None => Scope::clone(&store),
+    };
+    let was_live = scope.forget(&key).with_context(named(&args.dir))?;
+    store.close().with_context(named(&args.dir))?;
+    output::print(if was_live { "forgotten\n" } else { "not known\n" })
+}

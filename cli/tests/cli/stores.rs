@@ -1,0 +1,167 @@
+//! State across runs, and the commands that look into it.
+
+use crate::support::{Place, ran};
+
+fn dedup(place: &Place, input: &str, more: &[&str]) -> String {
+    let args = ["dedup", "--state", "seen", "--window", "1h"];
+    place.pipe(&[&args[..], more].concat(), input).ok()
+}
+
+#[test]
+fn a_state_remembers_across_runs() {
+    let place = Place::new();
+    assert_eq!(dedup(&place, "a\nb\na\n", &[]), "a\nb\n");
+    assert_eq!(dedup(&place, "b\nc\na\n", &[]), "c\n");
+    // The window need not be named again; it may be changed.
+    place.pipe(&["dedup", "--state", "seen"], "c\nd\n").prints("d\n");
+    place.pipe(&["dedup", "--state", "seen", "--window", "2h"], "d\ne\n").prints("e\n");
+    place.pipe(&["dedup", "--state", "seen", "--duplicates"], "e\nf\n").prints("e\n");
+    place
+        .pipe(&["dedup", "--state", "seen", "--count"], "f\ng\n")
+        .prints("lines 2 new 1 duplicate 1 too_old 0 missing 0\n");
+    place.pipe(&["dedup", "--state", "seen"], "a\nb\nc\nd\ne\nf\ng\n").prints("");
+}
+
+#[test]
+fn scopes_are_apart() {
+    let place = Place::new();
+    assert_eq!(dedup(&place, "a\n", &["--scope", "one"]), "a\n");
+    assert_eq!(dedup(&place, "a\n", &["--scope", "two"]), "a\n");
+    assert_eq!(dedup(&place, "a\n", &["--scope", ""]), "a\n");
+    assert_eq!(dedup(&place, "a\n", &[]), "a\n");
+    assert_eq!(dedup(&place, "a\n", &["--scope", "one"]), "");
+}
+
+#[test]
+fn a_directory_of_something_else_is_left_alone() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("other")).unwrap();
+    let place = place.with("other/file", "text");
+    for args in [
+        &["dedup", "--state", "other", "--window", "1h"][..],
+        &["dedup", "--state", "other"],
+        &["inspect", "other"],
+        &["verify", "other"],
+        &["explain", "other", "a"],
+        &["forget", "other", "a"],
+    ] {
+        place.pipe(args, "a\n").fails(1, &["onceonly: other: ", "not a store"]);
+    }
+    assert_eq!(std::fs::read_dir(place.path("other")).unwrap().count(), 1);
+    for command in ["inspect", "verify"] {
+        place.run(&[command, "absent"]).fails(1, &["absent"]);
+    }
+    assert!(!place.path("absent").exists());
+}
+
+#[test]
+fn a_state_has_one_owner() {
+    let place = Place::new();
+    dedup(&place, "a\n", &[]);
+    let mut owner = place.command(&["dedup", "--state", "seen"]).spawn().unwrap();
+    let stdin = owner.stdin.take().unwrap();
+    let pid = owner.id().to_string();
+    wait_until_locked(&place);
+    place.pipe(&["dedup", "--state", "seen"], "b\n").fails(1, &["seen: ", &pid]);
+    place.run(&["forget", "seen", "a"]).fails(1, &["seen: ", &pid]);
+    // Looking is allowed.
+    assert!(place.run(&["inspect", "seen"]).ok().contains(&pid));
+    assert!(place.run(&["verify", "seen"]).ok().contains("problems"));
+    assert!(place.run(&["explain", "seen", "a"]).ok().contains("live"));
+    drop(stdin);
+    assert_eq!(ran(owner).code, Some(0));
+    place.run(&["forget", "seen", "a"]).prints("forgotten\n");
+}
+
+fn wait_until_locked(place: &Place) {
+    for _ in 0..1000 {
+        if place.run(&["forget", "seen", "nothing"]).code == Some(1) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    panic!("the owner never opened the store");
+}
+
+#[test]
+fn a_forgotten_key_is_new() {
+    let place = Place::new();
+    dedup(&place, "a\nb\n", &[]);
+    dedup(&place, "a\n", &["--scope", "one"]);
+    place.run(&["forget", "seen", "a"]).prints("forgotten\n");
+    place.run(&["forget", "seen", "a"]).prints("not known\n");
+    assert_eq!(dedup(&place, "a\nb\n", &[]), "a\n");
+    place.run(&["forget", "seen", "a", "--scope", "one"]).prints("forgotten\n");
+    assert_eq!(dedup(&place, "a\n", &["--scope", "one"]), "a\n");
+}
+
+#[test]
+fn explain_tells_what_is_known_of_a_key() {
+    let place = Place::new().with("x.csv", "a,b\n1,2\n");
+    dedup(&place, "a\n", &[]);
+    dedup(&place, "a,b\n3,4\n", &["--format", "csv", "--key", "a,b", "--scope", "pairs"]);
+    let live = place.run(&["explain", "seen", "a"]).ok();
+    assert!(live.contains("live until 20") && live.contains("seen in"), "{live}");
+    let unknown = place.run(&["explain", "seen", "b"]).ok();
+    assert!(unknown.contains("unknown"), "{unknown}");
+    let unknown = place.run(&["explain", "seen", "a", "--scope", "one"]).ok();
+    assert!(unknown.contains("unknown"), "{unknown}");
+    let args = ["explain", "seen", "3", "4", "--fields", "--scope", "pairs"];
+    assert!(place.run(&args).ok().contains("live until"));
+    place.run(&["forget", "seen", "a"]).ok();
+    let forgotten = place.run(&["explain", "seen", "a"]).ok();
+    assert!(!forgotten.contains("live until"), "{forgotten}");
+}
+
+#[test]
+fn inspect_and_verify_describe_a_store() {
+    let place = Place::new();
+    dedup(&place, "a\nb\nc\n", &[]);
+    let found = place.run(&["inspect", "seen"]).ok();
+    for word in ["1h in 7 slices", "xxh3-128", "keys live", "guaranteed since", "open in process"] {
+        assert!(found.contains(word), "no `{word}` in {found}");
+    }
+    assert!(found.lines().any(|line| line.starts_with("keys live") && line.ends_with(" 3")));
+    let found = place.run(&["verify", "seen"]).ok();
+    assert!(found.lines().any(|line| line.starts_with("problems") && line.ends_with(" 0")));
+}
+
+#[test]
+fn verify_finds_damage() {
+    let place = Place::new();
+    let keys: String = (0..1000).map(|n| format!("{n}\n")).collect();
+    dedup(&place, &keys, &[]);
+    let mut largest: Vec<_> = std::fs::read_dir(place.path("seen"))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.metadata().unwrap().is_file())
+        .collect();
+    largest.sort_by_key(|entry| entry.metadata().unwrap().len());
+    let mut damaged = 0;
+    for entry in largest {
+        let path = entry.path();
+        let good = std::fs::read(&path).unwrap();
+        let mut bad = good.clone();
+        for byte in bad.iter_mut().take(64) {
+            *byte ^= 0xff;
+        }
+        std::fs::write(&path, bad).unwrap();
+        let ran = place.run(&["verify", "seen"]);
+        if ran.code == Some(1) {
+            damaged += 1;
+            assert!(ran.stderr.starts_with("onceonly: seen: "), "{ran:?}");
+        }
+        std::fs::write(&path, good).unwrap();
+    }
+    assert!(damaged > 0);
+    assert!(place.run(&["verify", "seen"]).ok().contains("problems"));
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_named() {
+    let place = Place::new().with("file", "");
+    let args = ["dedup", "--state", "file", "--window", "1h"];
+    place.pipe(&args, "a\n").fails(1, &["onceonly: file"]);
+    let args = ["dedup", "--state", "/proc/onceonly", "--window", "1h"];
+    place.pipe(&args, "a\n").fails(1, &["/proc/onceonly"]);
+}

@@ -1,0 +1,282 @@
+//! Claims: a key taken for processing, with a lease and a fencing token, then committed or abandoned.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::digest::Digest;
+use crate::engine::{Engine, Grant};
+use crate::error::{Error, Result};
+use crate::time::{Timestamp, nanos};
+use crate::verdict::{Claim, CommitError, Outcome, ProcessError};
+
+/// The longest note that a claim may carry.
+const MAX_NOTE_LEN: usize = 2048;
+const _: () = assert!(MAX_NOTE_LEN <= crate::format::record::MAX_PAYLOAD);
+
+/// Options of one claim.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ClaimOptions {
+    pub(crate) lease: Option<Duration>,
+    pub(crate) note: Option<Vec<u8>>,
+}
+
+impl ClaimOptions {
+    /// The store's lease, no note.
+    #[must_use]
+    pub fn new() -> Self {
+        ClaimOptions::default()
+    }
+
+    /// A lease other than the store's.
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = Some(lease);
+        self
+    }
+
+    /// Bytes that are journaled with the claim and come back from [`crate::Dedup::claims`] and
+    /// [`crate::Dedup::expired_claims`], also after a crash: the key, or how far the work had come.
+    /// At most 2,048 bytes.
+    #[must_use]
+    pub fn note(mut self, note: impl Into<Vec<u8>>) -> Self {
+        self.note = Some(note.into());
+        self
+    }
+}
+
+/// A claim in flight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClaimInfo {
+    /// Fencing token: later claims of the store have higher tokens.
+    pub token: u64,
+    /// Digest of the key, in hexadecimal (the store does not keep keys).
+    pub digest: String,
+    /// Time until the claim may be taken over; zero when it may be now.
+    pub lease_left: Duration,
+    /// The owner is gone: the claim was in flight when a former process ended.
+    pub orphaned: bool,
+    /// What [`ClaimOptions::note`] gave.
+    pub note: Vec<u8>,
+}
+
+/// The right to process one key until its lease runs out. Dropping it abandons the claim, unless a
+/// commit was attempted.
+#[must_use = "dropping a guard abandons its claim"]
+pub struct ClaimGuard {
+    engine: Arc<Engine>,
+    digest: Digest,
+    token: u64,
+    event_time: Option<Timestamp>,
+    /// The drop has nothing to do: committed, abandoned, or a commit was attempted.
+    settled: AtomicBool,
+}
+
+impl fmt::Debug for ClaimGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClaimGuard").field("token", &self.token).finish_non_exhaustive()
+    }
+}
+
+impl ClaimGuard {
+    fn new(engine: &Arc<Engine>, grant: &Grant) -> Self {
+        ClaimGuard {
+            engine: Arc::clone(engine),
+            digest: grant.digest,
+            token: grant.token,
+            event_time: grant.event_time,
+            settled: AtomicBool::new(false),
+        }
+    }
+
+    /// Fencing token: higher than that of every earlier claim of this store, across restarts. Give
+    /// it to the systems that the work writes to, so that they can refuse a late owner.
+    #[must_use]
+    pub fn token(&self) -> u64 {
+        self.token
+    }
+
+    /// The note of this claim, empty if none.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`] when the claim is no longer ours, [`Error::Closed`].
+    pub fn note(&self) -> Result<Vec<u8>> {
+        self.engine.claim_note(self.digest, self.token)
+    }
+
+    /// Starts the lease anew, from now.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`] when the claim was taken over or its key forgotten; [`Error::Io`],
+    /// [`Error::Closed`].
+    pub fn renew(&self) -> Result<()> {
+        self.engine.renew(self.digest, self.token)
+    }
+
+    /// Marks the key as done: it answers `Duplicate` for the window, from now.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`] when the claim was taken over or its key forgotten (a lease that ran out
+    /// but was not taken over is still good); [`Error::Full`], [`Error::Io`], [`Error::Closed`].
+    pub fn commit(self) -> std::result::Result<(), CommitError> {
+        self.settled.store(true, Ordering::Relaxed);
+        match self.engine.commit(self.digest, self.token, self.event_time) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(CommitError::new(self, error)),
+        }
+    }
+
+    /// Gives the key back: the next claim is granted at once.
+    pub fn abandon(self) {
+        self.settled.store(true, Ordering::Relaxed);
+        self.engine.abandon(self.digest, self.token);
+    }
+}
+
+impl Drop for ClaimGuard {
+    fn drop(&mut self) {
+        if !*self.settled.get_mut() {
+            self.engine.abandon(self.digest, self.token);
+        }
+    }
+}
+
+fn into_claim(engine: &Arc<Engine>, attempt: Attempt) -> Claim {
+    match attempt {
+        Attempt::Granted(grant) => Claim::Granted(ClaimGuard::new(engine, &grant)),
+        Attempt::InFlight { lease_left } => Claim::InFlight { lease_left },
+        Attempt::Duplicate => Claim::Duplicate {},
+        Attempt::TooOld => Claim::TooOld,
+    }
+}
+
+pub(crate) use crate::engine::Attempt;
+
+fn lease_ns(options: &ClaimOptions) -> Result<Option<i64>> {
+    if options.note.as_ref().is_some_and(|note| note.len() > MAX_NOTE_LEN) {
+        return Err(Error::config("note", format!("is longer than {MAX_NOTE_LEN} bytes")));
+    }
+    match options.lease {
+        Some(lease) if lease.is_zero() || nanos(lease) > i64::MAX / 4 => {
+            Err(Error::config("lease", format!("{lease:?} is not a useful lease")))
+        }
+        lease => Ok(lease.map(nanos)),
+    }
+}
+
+pub(crate) fn claim(
+    engine: &Arc<Engine>,
+    digest: Digest,
+    time: Option<Timestamp>,
+    options: ClaimOptions,
+) -> Result<Claim> {
+    let lease = lease_ns(&options)?;
+    let note = options.note.unwrap_or_default();
+    Ok(into_claim(engine, engine.claim(digest, time, lease, &note)?))
+}
+
+/// How often a waiter looks at a claim that is not given back: owners in other handles of the
+/// process wake it at once, so this only bounds what a missed wake-up costs.
+const WAIT_POLL: Duration = Duration::from_millis(50);
+
+pub(crate) fn claim_wait(engine: &Arc<Engine>, digest: Digest, deadline: Instant) -> Result<Claim> {
+    loop {
+        let epoch = engine.claim_epoch();
+        let attempt = engine.claim(digest, None, None, &[])?;
+        let Attempt::InFlight { lease_left } = attempt else {
+            return Ok(into_claim(engine, attempt));
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(Claim::InFlight { lease_left });
+        }
+        engine.wait_for_claim_change(epoch, left.min(WAIT_POLL));
+    }
+}
+
+pub(crate) fn claim_batch(
+    engine: &Arc<Engine>,
+    digests: impl ExactSizeIterator<Item = Digest>,
+    options: &ClaimOptions,
+) -> Result<Vec<Claim>> {
+    let lease = lease_ns(options)?;
+    let mut claims = Vec::with_capacity(digests.len());
+    // An early return drops the guards made so far, which abandons them.
+    engine.claim_batch(digests, lease, |attempt| claims.push(into_claim(engine, attempt)))?;
+    Ok(claims)
+}
+
+/// Commits guards of one store together; those of other stores in turns of their own.
+pub(crate) fn commit_batch(
+    guards: impl IntoIterator<Item = ClaimGuard>,
+) -> Vec<std::result::Result<(), CommitError>> {
+    let mut waiting: Vec<Option<ClaimGuard>> = guards.into_iter().map(Some).collect();
+    let mut results: Vec<Option<Result<()>>> = Vec::new();
+    results.resize_with(waiting.len(), || None);
+    for guard in waiting.iter().flatten() {
+        guard.settled.store(true, Ordering::Relaxed);
+    }
+    while let Some(first) = results.iter().position(Option::is_none) {
+        let Some(engine) = waiting[first].as_ref().map(|guard| Arc::clone(&guard.engine)) else {
+            break;
+        };
+        let mine: Vec<usize> = (first..waiting.len())
+            .filter(|at| waiting[*at].as_ref().is_some_and(|g| Arc::ptr_eq(&g.engine, &engine)))
+            .collect();
+        let claims: Vec<_> = mine
+            .iter()
+            .filter_map(|at| waiting[*at].as_ref().map(|g| (g.digest, g.token, g.event_time)))
+            .collect();
+        engine.commit_batch(&claims, |at, result| results[mine[at]] = Some(result));
+    }
+    results
+        .into_iter()
+        .zip(&mut waiting)
+        .map(|(result, guard)| match (result, guard.take()) {
+            (Some(Err(error)), Some(guard)) => Err(CommitError::new(guard, error)),
+            _ => Ok(()),
+        })
+        .collect()
+}
+
+pub(crate) fn expired(engine: &Arc<Engine>) -> Result<Vec<ClaimGuard>> {
+    let mut guards = Vec::new();
+    engine.take_over_expired(|grant| guards.push(ClaimGuard::new(engine, &grant)))?;
+    Ok(guards)
+}
+
+pub(crate) fn process_once<T, E>(
+    engine: &Arc<Engine>,
+    digest: Digest,
+    work: impl FnOnce(&ClaimGuard) -> Result<T, E>,
+) -> Result<Outcome<T>, ProcessError<E>> {
+    let guard = match claim(engine, digest, None, ClaimOptions::default()) {
+        Ok(Claim::Granted(guard)) => guard,
+        Ok(Claim::InFlight { lease_left }) => return Ok(Outcome::InFlight { lease_left }),
+        Ok(Claim::Duplicate {} | Claim::TooOld) => return Ok(Outcome::Duplicate {}),
+        Err(error) => return Err(ProcessError::Claim(error)),
+    };
+    // The guard outlives the closure, so a panic is caught only to abandon before it goes on.
+    match catch_unwind(AssertUnwindSafe(|| work(&guard))) {
+        Ok(Ok(value)) => match guard.commit() {
+            Ok(()) => Ok(Outcome::Done(value)),
+            Err(failed) => {
+                let (guard, error) = failed.into_parts();
+                drop(guard);
+                Ok(Outcome::Uncommitted { value, error })
+            }
+        },
+        Ok(Err(error)) => {
+            guard.abandon();
+            Err(ProcessError::Work(error))
+        }
+        Err(panic) => {
+            guard.abandon();
+            resume_unwind(panic)
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The public handles: [`Dedup`] for a store, [`Scope`] for one namespace of it.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::claim::{self, ClaimGuard, ClaimInfo, ClaimOptions};
+use crate::config::Builder;
+use crate::digest::{Digest, KeyHasher};
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::explain::Explanation;
+use crate::stats::Stats;
+use crate::time::Timestamp;
+use crate::verdict::{BatchError, Claim, CommitError, Outcome, ProcessError, Verdict};
+
+/// An open store. A handle: cheap to clone, shared by any number of threads, no call needs `&mut`.
+/// It is the root [`Scope`], whose calls it has by `Deref`.
+///
+/// Dropping the last handle (scopes included) closes the store.
+#[derive(Clone)]
+pub struct Dedup {
+    root: Scope,
+}
+
+/// The calls of a store for one namespace: a topic, a consumer group, a tenant. Equal keys of two
+/// scopes are different keys. Cheap to clone, and as fast as the root.
+#[derive(Clone)]
+pub struct Scope {
+    handle: Arc<Handle>,
+    hasher: Arc<KeyHasher>,
+}
+
+/// Closes the store when the last handle goes.
+struct Handle {
+    engine: Arc<Engine>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // An error here is written to the store and shows in the next open's recovery report.
+        let _ = self.engine.close();
+    }
+}
+
+impl fmt::Debug for Dedup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dedup").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").finish_non_exhaustive()
+    }
+}
+
+impl Deref for Dedup {
+    type Target = Scope;
+
+    fn deref(&self) -> &Scope {
+        &self.root
+    }
+}
+
+impl Dedup {
+    /// Settings for a store; [`Builder::open`] and [`Builder::in_memory`] open it.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn from_engine(engine: Arc<Engine>) -> Self {
+        let hasher = Arc::new(engine.root_hasher());
+        Dedup { root: Scope { handle: Arc::new(Handle { engine }), hasher } }
+    }
+
+    /// The calls of this store for the namespace `name`. The root differs from `scope("")`.
+    #[must_use]
+    pub fn scope(&self, name: impl AsRef<[u8]>) -> Scope {
+        let hasher = Arc::new(self.engine().scope_hasher(name.as_ref()));
+        Scope { handle: Arc::clone(&self.root.handle), hasher }
+    }
+
+    /// The least instant `G` such that `New` proves that no observation was acknowledged in
+    /// `[G, now]`: the end of the newest hole, or `now - window`. Event time in event-time stores.
+    #[must_use]
+    pub fn guaranteed_since(&self) -> Timestamp {
+        self.engine().guaranteed_since()
+    }
+
+    /// Counters, sizes and coverage. Takes each shard's lock in turn; not for the hot loop.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.engine().stats()
+    }
+
+    /// The claims in flight of all scopes, those of a crashed owner included.
+    ///
+    /// # Errors
+    /// [`crate::Error::Closed`].
+    pub fn claims(&self) -> Result<Vec<ClaimInfo>> {
+        self.engine().claims()
+    }
+
+    /// The claims whose lease has run out or whose owner is known dead, each taken over with a new
+    /// token and the store's lease, ready to be driven on ([`ClaimGuard::commit`]) or undone
+    /// ([`ClaimGuard::abandon`]). [`ClaimOptions::note`] tells what they were about.
+    ///
+    /// # Errors
+    /// [`crate::Error::Closed`], [`crate::Error::Io`]; claims taken over before an error are
+    /// abandoned again.
+    pub fn expired_claims(&self) -> Result<Vec<ClaimGuard>> {
+        claim::expired(self.engine())
+    }
+
+    /// Commits many claims; the answers are in the order of the guards. Each failed one brings its
+    /// guard back.
+    #[must_use = "each commit may have failed"]
+    pub fn commit_batch(
+        &self,
+        guards: impl IntoIterator<Item = ClaimGuard>,
+    ) -> Vec<std::result::Result<(), CommitError>> {
+        claim::commit_batch(guards)
+    }
+
+    /// Writes everything acknowledged so far to the disk, so that it survives power loss.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] when the disk refuses; [`crate::Error::Poisoned`] ever after that.
+    pub fn sync(&self) -> Result<()> {
+        self.engine().sync()
+    }
+
+    /// Closes the store and releases its lock, even while handles live (their calls are then
+    /// [`crate::Error::Closed`]). Closing again does nothing.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`]: the store is closed all the same, and the next open's recovery report
+    /// shows the error. Nothing acknowledged is lost by it.
+    pub fn close(&self) -> Result<()> {
+        self.engine().close()
+    }
+
+    /// Waits until the background work that is due (sealing, merging, rebuilding) is done. For
+    /// benchmarks and tests; nothing depends on it.
+    #[doc(hidden)]
+    pub fn settle(&self) {
+        self.engine().settle();
+    }
+}
+
+impl Scope {
+    fn engine(&self) -> &Arc<Engine> {
+        &self.handle.engine
+    }
+
+    #[inline]
+    fn digest(&self, key: impl AsRef<[u8]>) -> Digest {
+        self.hasher.digest(key.as_ref())
+    }
+
+    /// Checks and marks in one step: of any number of concurrent callers with one key, one gets
+    /// `New`. The key counts as seen from here on, whatever becomes of the work ("at most once");
+    /// use [`Scope::process_once`] or [`Scope::claim`] where the work may fail.
+    ///
+    /// # Errors
+    /// [`crate::Error::InFlight`] when the key is claimed, [`crate::Error::Full`],
+    /// [`crate::Error::Io`], [`crate::Error::Corrupt`], [`crate::Error::Closed`],
+    /// [`crate::Error::Mode`] in event-time stores. An error does not mark.
+    #[inline]
+    pub fn observe(&self, key: impl AsRef<[u8]>) -> Result<Verdict> {
+        self.engine().observe(self.digest(key))
+    }
+
+    /// [`Scope::observe`] at `time`, in stores opened with `event_time(true)`: late but within the
+    /// window goes to its own slice, older is `TooOld`.
+    ///
+    /// # Errors
+    /// Those of [`Scope::observe`], and [`crate::Error::TimestampAhead`].
+    pub fn observe_at(&self, key: impl AsRef<[u8]>, time: impl Into<Timestamp>) -> Result<Verdict> {
+        self.engine().observe_at(self.digest(key), time.into())
+    }
+
+    /// [`Scope::observe`] for many keys at once, several times as fast: the memory latency of one
+    /// key is spent on the others. Among equal keys the first wins. 32 to 1,024 keys are best.
+    ///
+    /// # Errors
+    /// Those of [`Scope::observe`], as a [`BatchError`]. Space is reserved before the first mark, so
+    /// an error marks nothing, with one exception: a key that another thread claims during the call
+    /// leaves the others decided, as [`BatchError::into_parts`] tells.
+    pub fn observe_batch<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Verdict>, BatchError> {
+        let mut verdicts = Vec::new();
+        self.observe_batch_into(keys, &mut verdicts)?;
+        Ok(verdicts)
+    }
+
+    /// [`Scope::observe_batch`] into a vector of the caller's, which is cleared first.
+    ///
+    /// # Errors
+    /// Those of [`Scope::observe_batch`].
+    pub fn observe_batch_into<K: AsRef<[u8]>>(
+        &self,
+        keys: &[K],
+        verdicts: &mut Vec<Verdict>,
+    ) -> Result<(), BatchError> {
+        let digests = keys.iter().map(|key| self.hasher.digest(key.as_ref()));
+        self.engine().observe_batch(digests, verdicts)
+    }
+
+    /// [`Scope::observe_batch`] in event time.
+    ///
+    /// # Errors
+    /// Those of [`Scope::observe_batch`] and [`Scope::observe_at`].
+    pub fn observe_batch_at<K: AsRef<[u8]>>(
+        &self,
+        keys: &[(K, Timestamp)],
+    ) -> Result<Vec<Verdict>, BatchError> {
+        let digests = keys.iter().map(|(key, time)| (self.hasher.digest(key.as_ref()), *time));
+        self.engine().observe_batch_at(digests)
+    }
+
+    /// Whether the key is live. Does not mark it. A claimed key is not live yet.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`], [`crate::Error::Corrupt`], [`crate::Error::Closed`].
+    pub fn contains(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.engine().contains(self.digest(key))
+    }
+
+    /// [`Scope::contains`] for many keys, memory latency hidden.
+    ///
+    /// # Errors
+    /// Those of [`Scope::contains`].
+    pub fn contains_batch<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<bool>> {
+        self.engine().contains_batch(keys.iter().map(|key| self.hasher.digest(key.as_ref())))
+    }
+
+    /// A hint that `key` is observed soon: fetches its cache line. Call it before the work on the
+    /// previous message.
+    pub fn prefetch(&self, key: impl AsRef<[u8]>) {
+        self.engine().prefetch(self.digest(key));
+    }
+
+    /// Makes the next observe of `key` answer `New`; true if the key was live. A claim on the key is
+    /// revoked (its commit is refused). Synced before it returns.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`], [`crate::Error::Corrupt`], [`crate::Error::Closed`].
+    pub fn forget(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.engine().forget(self.digest(key))
+    }
+
+    /// Takes `key` for processing, for the store's lease.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`], [`crate::Error::Corrupt`], [`crate::Error::Closed`],
+    /// [`crate::Error::Mode`] in event-time stores (use [`Scope::claim_at`]).
+    pub fn claim(&self, key: impl AsRef<[u8]>) -> Result<Claim> {
+        claim::claim(self.engine(), self.digest(key), None, ClaimOptions::default())
+    }
+
+    /// [`Scope::claim`] with a lease or a note of its own.
+    ///
+    /// # Errors
+    /// Those of [`Scope::claim`], and [`crate::Error::Config`] for a note that is too long.
+    pub fn claim_with(&self, key: impl AsRef<[u8]>, options: ClaimOptions) -> Result<Claim> {
+        claim::claim(self.engine(), self.digest(key), None, options)
+    }
+
+    /// [`Scope::claim`] at `time`, in stores opened with `event_time(true)`; a commit records the
+    /// key in the slice of `time`.
+    ///
+    /// # Errors
+    /// Those of [`Scope::claim`] and [`crate::Error::TimestampAhead`].
+    pub fn claim_at(&self, key: impl AsRef<[u8]>, time: impl Into<Timestamp>) -> Result<Claim> {
+        claim::claim(self.engine(), self.digest(key), Some(time.into()), ClaimOptions::default())
+    }
+
+    /// [`Scope::claim`], waiting until `deadline` while another owner works on the key. Never
+    /// answers `InFlight` before the deadline.
+    ///
+    /// # Errors
+    /// Those of [`Scope::claim`].
+    pub fn claim_wait(&self, key: impl AsRef<[u8]>, deadline: Instant) -> Result<Claim> {
+        claim::claim_wait(self.engine(), self.digest(key), deadline)
+    }
+
+    /// [`Scope::claim`] for many keys; a repeated key in the batch is `InFlight`.
+    ///
+    /// # Errors
+    /// Those of [`Scope::claim`]; claims granted before the error are abandoned again.
+    pub fn claim_batch<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Claim>> {
+        claim::claim_batch(
+            self.engine(),
+            keys.iter().map(|key| self.hasher.digest(key.as_ref())),
+            &ClaimOptions::default(),
+        )
+    }
+
+    /// Claims `key`, runs `work`, and commits when it returns `Ok`. When it returns `Err` or panics
+    /// the claim is abandoned and a redelivery is granted at once. At least once, deduplicated.
+    ///
+    /// # Errors
+    /// [`ProcessError::Work`] with the handler's own error, [`ProcessError::Claim`] when the handler
+    /// was not called. A failed commit is no error but [`Outcome::Uncommitted`]: the work was done.
+    pub fn process_once<T, E>(
+        &self,
+        key: impl AsRef<[u8]>,
+        work: impl FnOnce(&ClaimGuard) -> Result<T, E>,
+    ) -> Result<Outcome<T>, ProcessError<E>> {
+        claim::process_once(self.engine(), self.digest(key), work)
+    }
+
+    /// Which tier and slice hold `key`, since when, and the state of its claim. Looks into every
+    /// live slice; not for the hot loop.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`], [`crate::Error::Corrupt`], [`crate::Error::Closed`].
+    pub fn explain(&self, key: impl AsRef<[u8]>) -> Result<Explanation> {
+        self.engine().explain(self.digest(key))
+    }
+}

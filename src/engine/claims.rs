@@ -1,0 +1,310 @@
+//! Claims as the engine sees them: tokens, waiters, and the calls that lead to a shard.
+
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::Engine;
+use crate::claim::ClaimInfo;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::shard::control::{ClaimAnswer, ClaimRequest};
+use crate::shard::{Call, Shard, Target};
+use crate::time::Timestamp;
+
+/// The answer to a claim, before there is a guard.
+pub(crate) enum Attempt {
+    Granted(Grant),
+    InFlight { lease_left: Duration },
+    Duplicate,
+    TooOld,
+}
+
+/// What a guard is made of.
+pub(crate) struct Grant {
+    pub(crate) digest: Digest,
+    pub(crate) token: u64,
+    pub(crate) event_time: Option<Timestamp>,
+}
+
+pub(super) struct Claims {
+    next_token: AtomicU64,
+    /// Claims in the table, those of crashed owners included.
+    held: AtomicI64,
+    /// Counts the claims that ended while somebody waited.
+    epoch: Mutex<u64>,
+    changed: Condvar,
+    waiting: AtomicUsize,
+}
+
+/// Tokens of one open; the number of the open is above them, so that tokens grow across restarts.
+const TOKEN_BITS: u32 = 40;
+
+impl Claims {
+    pub(super) fn new(opens: u64) -> Self {
+        Claims {
+            next_token: AtomicU64::new(opens << TOKEN_BITS | 1),
+            held: AtomicI64::new(0),
+            epoch: Mutex::new(0),
+            changed: Condvar::new(),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    fn token(&self) -> u64 {
+        self.next_token.fetch_add(1, Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn held(&self) -> i64 {
+        self.held.load(Acquire)
+    }
+
+    /// Notes how the number of claims in a shard changed.
+    #[inline]
+    pub(super) fn moved(&self, before: usize, after: usize) {
+        if before != after {
+            self.held.fetch_add(after as i64 - before as i64, AcqRel);
+        }
+    }
+
+    /// Wakes those who wait for a claim to end.
+    pub(super) fn changed(&self) {
+        if self.waiting.load(Acquire) > 0 {
+            *self.epoch.lock() += 1;
+            self.changed.notify_all();
+        }
+    }
+}
+
+impl Engine {
+    /// Runs `work` on the shard, and keeps the number of claims.
+    #[inline]
+    fn with_claims<T>(
+        &self,
+        digest: Digest,
+        mut work: impl FnMut(&mut Shard, &mut Call) -> Result<T>,
+    ) -> Result<T> {
+        self.with_shard(digest, |shard, call| {
+            let before = shard.claims.len();
+            let result = work(shard, call);
+            self.claims.moved(before, shard.claims.len());
+            result
+        })
+    }
+
+    pub(crate) fn claim(
+        &self,
+        digest: Digest,
+        event_time: Option<Timestamp>,
+        lease_ns: Option<i64>,
+        note: &[u8],
+    ) -> Result<Attempt> {
+        let call_name = if event_time.is_some() { "claim_at" } else { "claim" };
+        self.require_event_time(event_time.is_some(), call_name)?;
+        match event_time {
+            Some(time) => self.advance_to(time)?,
+            None => self.tick(),
+        }
+        self.prefetch(digest);
+        // Before the table is asked, so that a lease never ends later than its owner believes.
+        let now_ns = self.time.now();
+        let lease_ns = lease_ns.unwrap_or(self.config.lease_ns);
+        let request = ClaimRequest { digest, now_ns, lease_ns, note };
+        self.with_claims(digest, |shard, call| {
+            let too_old =
+                |time: Timestamp| self.event_target(shard, time.as_unix_nanos()).is_none();
+            if event_time.is_some_and(too_old) {
+                shard.counters.too_old += 1;
+                return Ok(Attempt::TooOld);
+            }
+            self.claim_in(shard, call, &request, event_time)
+        })
+    }
+
+    fn claim_in(
+        &self,
+        shard: &mut Shard,
+        call: &mut Call,
+        request: &ClaimRequest<'_>,
+        event_time: Option<Timestamp>,
+    ) -> Result<Attempt> {
+        let mut token = 0;
+        let answer = shard.claim(&self.tools, call, request, || {
+            token = self.claims.token();
+            token
+        })?;
+        Ok(match answer {
+            ClaimAnswer::Granted => {
+                Attempt::Granted(Grant { digest: request.digest, token, event_time })
+            }
+            ClaimAnswer::InFlight(lease_left) => Attempt::InFlight { lease_left },
+            ClaimAnswer::Duplicate => Attempt::Duplicate,
+        })
+    }
+
+    /// Claims many keys; `answer` gets the attempts in the order of the keys.
+    pub(crate) fn claim_batch(
+        &self,
+        digests: impl ExactSizeIterator<Item = Digest>,
+        lease_ns: Option<i64>,
+        mut answer: impl FnMut(Attempt),
+    ) -> Result<()> {
+        self.require_event_time(false, "claim_batch")?;
+        self.tick();
+        let now_ns = self.time.now();
+        let lease_ns = lease_ns.unwrap_or(self.config.lease_ns);
+        let mut attempts: Vec<Option<Attempt>> = Vec::new();
+        attempts.resize_with(digests.len(), || None);
+        let mut call = Call::default();
+        let result = self.for_each_of_batch(digests, |shard, at, digest| {
+            let request = ClaimRequest { digest, now_ns, lease_ns, note: &[] };
+            let before = shard.claims.len();
+            let attempt = self.claim_in(shard, &mut call, &request, None);
+            self.claims.moved(before, shard.claims.len());
+            attempts[at] = Some(attempt?);
+            Ok(())
+        });
+        self.finish(call);
+        // Also after an error: the guards of what was granted give it back.
+        attempts.into_iter().flatten().for_each(&mut answer);
+        result
+    }
+
+    pub(crate) fn claim_note(&self, digest: Digest, token: u64) -> Result<Vec<u8>> {
+        self.with_shard(digest, |shard, _| shard.claim_note(digest, token))
+    }
+
+    pub(crate) fn renew(&self, digest: Digest, token: u64) -> Result<()> {
+        let now_ns = self.time.now();
+        self.with_shard(digest, |shard, call| shard.renew(&self.tools, call, digest, token, now_ns))
+    }
+
+    pub(crate) fn commit(
+        &self,
+        digest: Digest,
+        token: u64,
+        event_time: Option<Timestamp>,
+    ) -> Result<()> {
+        if !self.config.event_time {
+            self.tick();
+        }
+        let committed = self.with_claims(digest, |shard, call| {
+            let target = self.commit_target(shard, event_time);
+            shard.commit(&self.tools, call, digest, token, target)
+        });
+        self.claims.changed();
+        committed
+    }
+
+    /// The slice a commit goes to. One whose time has left the window goes to the oldest slice: it
+    /// is remembered for what is left of it.
+    fn commit_target(&self, shard: &Shard, event_time: Option<Timestamp>) -> Target {
+        let Some(time) = event_time else { return shard.current() };
+        self.event_target(shard, time.as_unix_nanos()).unwrap_or_else(|| {
+            let oldest = &shard.catalog.slices[0];
+            Target { slice: oldest.sequence, column: oldest.column }
+        })
+    }
+
+    /// Commits many claims of this store; `answer` gets place and result, shard by shard.
+    pub(crate) fn commit_batch(
+        &self,
+        claims: &[(Digest, u64, Option<Timestamp>)],
+        mut answer: impl FnMut(usize, Result<()>),
+    ) {
+        if !self.config.event_time {
+            self.tick();
+        }
+        let mut call = Call::default();
+        let mut answered = vec![false; claims.len()];
+        let digests = claims.iter().map(|(digest, ..)| *digest);
+        let whole = self.for_each_of_batch(digests, |shard, at, digest| {
+            let (_, token, event_time) = claims[at];
+            let target = self.commit_target(shard, event_time);
+            let before = shard.claims.len();
+            let result = shard.commit(&self.tools, &mut call, digest, token, target);
+            self.claims.moved(before, shard.claims.len());
+            answered[at] = true;
+            answer(at, result);
+            Ok(())
+        });
+        self.finish(call);
+        self.claims.changed();
+        if whole.is_err() {
+            let unanswered = (0..claims.len()).filter(|at| !answered[*at]);
+            unanswered.for_each(|at| answer(at, Err(Error::Closed)));
+        }
+    }
+
+    pub(crate) fn abandon(&self, digest: Digest, token: u64) {
+        // A closed store has no claims to give back; the next open grants them again.
+        let _ = self.with_claims(digest, |shard, call| {
+            shard.abandon(&self.tools, call, digest, token);
+            Ok(())
+        });
+        self.claims.changed();
+    }
+
+    pub(crate) fn claim_epoch(&self) -> u64 {
+        *self.claims.epoch.lock()
+    }
+
+    /// Waits until a claim ended since `epoch` was read, or `most` has passed.
+    pub(crate) fn wait_for_claim_change(&self, epoch: u64, most: Duration) {
+        self.claims.waiting.fetch_add(1, AcqRel);
+        let mut now = self.claims.epoch.lock();
+        if *now == epoch {
+            self.claims.changed.wait_for(&mut now, most);
+        }
+        drop(now);
+        self.claims.waiting.fetch_sub(1, AcqRel);
+    }
+
+    pub(crate) fn claims(&self) -> Result<Vec<ClaimInfo>> {
+        let now_ns = self.time.now();
+        let mut all = Vec::new();
+        for index in 0..self.shards.len() {
+            let shard = self.enter(index)?;
+            all.extend(shard.claims.iter().map(|(digest, claim)| ClaimInfo {
+                token: claim.token,
+                digest: format!("{:016x}{:016x}", digest.hi, digest.lo),
+                lease_left: claim.lease_left(now_ns),
+                orphaned: claim.orphaned,
+                note: claim.note.to_vec(),
+            }));
+        }
+        all.sort_by_key(|claim| claim.token);
+        Ok(all)
+    }
+
+    /// Takes over each claim whose lease has run out, and hands it to `answer`.
+    pub(crate) fn take_over_expired(&self, mut answer: impl FnMut(Grant)) -> Result<()> {
+        let now_ns = self.time.now();
+        for index in 0..self.shards.len() {
+            let mut shard = self.enter(index)?;
+            let expired = shard.claims.iter().filter(|(_, claim)| claim.is_expired(now_ns));
+            let expired: Vec<_> = expired.map(|(d, claim)| (*d, claim.note.clone())).collect();
+            let mut call = Call::default();
+            let mut taken_over = Ok(());
+            for (digest, note) in expired {
+                let lease_ns = self.config.lease_ns;
+                let request = ClaimRequest { digest, now_ns, lease_ns, note: &note };
+                let token = self.claims.token();
+                taken_over = shard.grant(&self.tools, &mut call, &request, token);
+                if taken_over.is_err() {
+                    break;
+                }
+                let event_time =
+                    self.config.event_time.then(|| Timestamp::from_unix_nanos(self.window_now()));
+                answer(Grant { digest, token, event_time });
+            }
+            drop(shard);
+            self.finish(call);
+            taken_over?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,374 @@
+//! Work in the background: sealing segments, merging sealed parts, dropping what has expired.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::Engine;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::exact::run::{Run, RunWriter};
+use crate::exact::{merge, sort};
+use crate::format::chunk;
+use crate::format::manifest::RunEntry;
+use crate::format::names::{self, Kind};
+use crate::plan::MERGE_AT;
+use crate::shard::Call;
+use crate::shard::active::Active;
+use crate::worker::{self, Heartbeat, Lane};
+
+/// Sealed parts of a slice that is over, from which on they are merged into one.
+const MERGE_CLOSED_AT: usize = 4;
+
+#[derive(Default)]
+pub(super) struct Maintenance {
+    pub(super) seal: Job,
+    pub(super) merge: Job,
+    pub(super) rebuild: Job,
+    upkeep: Job,
+    /// Jobs that were submitted and have not ended.
+    pending: AtomicUsize,
+    /// Held by jobs while they touch files; closing takes it whole.
+    pub(super) gate: RwLock<()>,
+    /// The store is closing: jobs end early.
+    pub(super) stop: AtomicBool,
+    /// Recovery is over: jobs may begin.
+    pub(super) ready: AtomicBool,
+    errors: AtomicU64,
+    last_error: Mutex<Option<String>>,
+    /// Keys that the filters are sized for.
+    pub(super) filter_keys: AtomicU64,
+}
+
+/// A kind of job: in the queue at most once, running at most once.
+#[derive(Default)]
+pub(super) struct Job {
+    queued: AtomicBool,
+    running: Mutex<()>,
+}
+
+impl Maintenance {
+    pub(super) fn errors(&self) -> (u64, Option<String>) {
+        (self.errors.load(Relaxed), self.last_error.lock().clone())
+    }
+}
+
+type Work = fn(&Arc<Engine>) -> Result<()>;
+
+impl Engine {
+    fn schedule(&self, lane: Lane, job: fn(&Maintenance) -> &Job, work: Work) {
+        let busy = &self.maintenance;
+        if !busy.ready.load(Acquire) || busy.stop.load(Acquire) || self.me.strong_count() == 0 {
+            return;
+        }
+        if job(busy).queued.swap(true, AcqRel) {
+            return;
+        }
+        busy.pending.fetch_add(1, AcqRel);
+        let engine = self.me.clone();
+        let run = move || {
+            let Some(engine) = engine.upgrade() else { return };
+            let busy = &engine.maintenance;
+            {
+                let _one = job(busy).running.lock();
+                job(busy).queued.store(false, Release);
+                let _gate = busy.gate.read();
+                if !busy.stop.load(Acquire)
+                    && let Err(error) = work(&engine)
+                {
+                    engine.note_background_error(&error);
+                }
+            }
+            busy.pending.fetch_sub(1, AcqRel);
+        };
+        worker::submit(lane, Box::new(run));
+    }
+
+    fn note_background_error(&self, error: &Error) {
+        if !matches!(error, Error::Closed) {
+            self.maintenance.errors.fetch_add(1, Relaxed);
+            *self.maintenance.last_error.lock() = Some(error.to_string());
+        }
+    }
+
+    pub(super) fn schedule_seal(&self) {
+        self.schedule(Lane::Urgent, |m| &m.seal, |engine| engine.seal_due());
+    }
+
+    pub(super) fn schedule_merge(&self) {
+        self.schedule(Lane::Bulk, |m| &m.merge, |engine| engine.merge_due());
+    }
+
+    pub(super) fn schedule_rebuild(&self) {
+        self.schedule(Lane::Bulk, |m| &m.rebuild, |engine| engine.rebuild_due());
+    }
+
+    pub(super) fn schedule_upkeep(&self) {
+        self.schedule(Lane::Urgent, |m| &m.upkeep, |engine| engine.drop_expired());
+    }
+
+    /// Waits until no background work is due.
+    pub(crate) fn settle(&self) {
+        self.schedule_seal();
+        while self.maintenance.pending.load(Acquire) > 0 {
+            std::thread::sleep(std::time::Duration::from_micros(200));
+        }
+    }
+
+    pub(super) fn stopping(&self) -> Result<()> {
+        if self.maintenance.stop.load(Acquire) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// Seals the segments that no chunk is taken from any more, and prepares the next one.
+    fn seal_due(&self) -> Result<()> {
+        self.tools.journal.prepare_spare()?;
+        let open: Vec<u64> = self.tools.journal.open_segments().iter().map(|s| s.id).collect();
+        let full = self.ledger.read(|manifest| {
+            manifest.journals.iter().copied().filter(|id| !open.contains(id)).collect::<Vec<_>>()
+        });
+        if full.is_empty() {
+            return Ok(());
+        }
+        let frozen = self.freeze_all(&open)?;
+        let runs = self.write_runs(&frozen)?;
+        self.publish_sealed(&runs, &full)?;
+        self.drop_frozen(&full, frozen);
+        self.schedule_merge();
+        self.grow_if_due();
+        Ok(())
+    }
+
+    /// Ends the unsealed records of all other segments than `open`, shard by shard, and carries over
+    /// claims and tombstones. Returns what is frozen, in the order of the shards.
+    fn freeze_all(&self, open: &[u64]) -> Result<Vec<Arc<Active>>> {
+        let mut frozen = Vec::new();
+        for index in 0..self.shards.len() {
+            let mut shard = self.enter(index)?;
+            if shard.active.as_ref().is_some_and(|active| !open.contains(&active.segment.id)) {
+                shard.freeze();
+            }
+            let mut call = Call::default();
+            let carried = shard.carry_over(&self.tools, &mut call);
+            frozen.extend(shard.frozen.iter().filter(|f| !open.contains(&f.segment.id)).cloned());
+            drop(shard);
+            // Not `finish`: this job is the sealing that a new segment would ask for.
+            self.tools.journal.release(call.reservation);
+            if call.began_segment {
+                self.schedule_seal();
+            }
+            carried?;
+        }
+        Ok(frozen)
+    }
+
+    /// Writes what is frozen as one sealed part a slice.
+    fn write_runs(&self, frozen: &[Arc<Active>]) -> Result<Vec<Arc<Run>>> {
+        let mut keys_of = BTreeMap::<u64, u64>::new();
+        for active in frozen {
+            for (slice, keys) in active.keys_by_slice() {
+                *keys_of.entry(slice).or_default() += keys;
+            }
+        }
+        let catalog = self.catalog();
+        let mut runs = Vec::new();
+        for (slice, keys) in keys_of.into_iter().filter(|(slice, _)| catalog.is_live(*slice)) {
+            match self.write_run(frozen, slice, keys) {
+                Ok(run) => runs.push(Arc::new(run)),
+                Err(error) => {
+                    runs.iter().for_each(|run| self.remove_file(Kind::Run, run.file));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(runs)
+    }
+
+    fn write_run(&self, frozen: &[Arc<Active>], slice: u64, keys: u64) -> Result<Run> {
+        let file = self.ledger.next_file();
+        let mut writer = RunWriter::create(self.ledger.storage(), file, slice, keys)?;
+        let (mut digests, mut scratch) = (Vec::<Digest>::new(), Vec::new());
+        // Shards are ranges of digests in ascending order; several frozen sets of one shard follow
+        // each other and are sorted together.
+        let bits = self.config.shard_bits;
+        let mut shard = 0;
+        for active in frozen {
+            let of_slice = active.chunks().iter().filter(|(_, s)| *s == slice);
+            for (number, _) in of_slice {
+                for digest in chunk::digests(active.segment.chunk(*number)) {
+                    if digest.shard(bits) != shard {
+                        sort::sort_unique(&mut digests, &mut scratch);
+                        digests.drain(..).for_each(|digest| writer.push(digest));
+                        shard = digest.shard(bits);
+                    }
+                    digests.push(digest);
+                }
+            }
+        }
+        sort::sort_unique(&mut digests, &mut scratch);
+        digests.iter().for_each(|digest| writer.push(*digest));
+        Ok(writer.finish(self.header.store))
+    }
+
+    /// Names the runs in the manifest instead of the segments, then shows them to the shards.
+    fn publish_sealed(&self, runs: &[Arc<Run>], sealed: &[u64]) -> Result<()> {
+        self.ledger.update(|manifest| {
+            manifest.journals.retain(|id| !sealed.contains(id));
+            manifest.runs.extend(runs.iter().map(|run| entry(run)));
+        })?;
+        self.change_runs(|slice, of_slice| {
+            of_slice.extend(runs.iter().filter(|run| run.slice == slice).cloned());
+        });
+        Ok(())
+    }
+
+    /// Publishes a catalog with other sealed parts.
+    fn change_runs(&self, change: impl Fn(u64, &mut Vec<Arc<Run>>)) {
+        let mut window = self.window.write();
+        let now_ns = self.catalog_now(&window);
+        self.publish(&mut window, now_ns, |catalog| {
+            for slice in &mut catalog.slices {
+                change(slice.sequence, &mut slice.runs);
+            }
+        });
+    }
+
+    /// A time inside the newest catalog: changing sealed parts does not rotate.
+    fn catalog_now(&self, window: &super::Window) -> i64 {
+        let catalog = &window.catalog;
+        let start = catalog.slices.last().map_or(i64::MIN, |slice| slice.start_ns);
+        self.window_now().clamp(start, catalog.valid_until_ns - 1)
+    }
+
+    /// Lets go of what was sealed.
+    fn drop_frozen(&self, sealed: &[u64], frozen: Vec<Arc<Active>>) {
+        for index in 0..self.shards.len() {
+            if let Ok(mut shard) = self.enter(index) {
+                shard.frozen.retain(|active| !sealed.contains(&active.segment.id));
+            }
+        }
+        for active in frozen.into_iter().filter_map(Arc::into_inner) {
+            self.tools.recycle(active.into_index());
+        }
+        sealed.iter().for_each(|id| self.remove_file(Kind::Journal, *id));
+    }
+
+    /// Removes a file that the manifest no longer names. Should that fail, the next open does it.
+    pub(super) fn remove_file(&self, kind: Kind, id: u64) {
+        let _ = self.ledger.storage().remove(&names::numbered(kind, id));
+    }
+
+    /// Merges sealed parts until no slice has too many.
+    fn merge_due(&self) -> Result<()> {
+        while let Some((slice, runs)) = self.next_merge() {
+            self.stopping()?;
+            let file = self.ledger.next_file();
+            let storage = self.ledger.storage();
+            let stop = &self.maintenance.stop;
+            let merged = merge::merge(storage, self.header.store, file, slice, &runs, stop);
+            let merged = match merged {
+                Ok(run) => Arc::new(run),
+                Err(error) => {
+                    self.remove_file(Kind::Run, file);
+                    return Err(error);
+                }
+            };
+            self.publish_merged(&merged, &runs)?;
+        }
+        Ok(())
+    }
+
+    fn publish_merged(&self, merged: &Arc<Run>, runs: &[Arc<Run>]) -> Result<()> {
+        let was_merged = |file: u64| runs.iter().any(|run| run.file == file);
+        let mut expired = false;
+        self.ledger.update(|manifest| {
+            let before = manifest.runs.len();
+            manifest.runs.retain(|run| !was_merged(run.file));
+            expired = before - manifest.runs.len() < runs.len();
+            if !expired {
+                manifest.runs.push(entry(merged));
+            }
+        })?;
+        self.change_runs(|slice, of_slice| {
+            of_slice.retain(|run| !was_merged(run.file));
+            if slice == merged.slice && !expired {
+                of_slice.push(Arc::clone(merged));
+            }
+        });
+        runs.iter().for_each(|run| self.remove_file(Kind::Run, run.file));
+        if expired {
+            self.remove_file(Kind::Run, merged.file);
+        }
+        Ok(())
+    }
+
+    /// The sealed parts that are to be merged next: those of a slice that is over, or enough of
+    /// about one size.
+    fn next_merge(&self) -> Option<(u64, Vec<Arc<Run>>)> {
+        let catalog = self.catalog();
+        catalog.slices.iter().find_map(|slice| {
+            let over = slice.sequence != catalog.current;
+            if over && slice.runs.len() >= MERGE_CLOSED_AT {
+                return Some((slice.sequence, slice.runs.clone()));
+            }
+            same_size(&slice.runs).map(|runs| (slice.sequence, runs))
+        })
+    }
+
+    /// Drops slices that have expired from the manifest, and their files.
+    fn drop_expired(&self) -> Result<()> {
+        let catalog = self.catalog();
+        let now_ns = catalog.slices.last().map_or(i64::MIN, |slice| slice.start_ns);
+        let horizon = now_ns.saturating_sub(self.config.window_ns);
+        let eras = {
+            let mut window = self.window.write();
+            window.timeline.forget_expired(now_ns);
+            window.timeline.eras.clone()
+        };
+        let mut expired = Vec::new();
+        self.ledger.update(|manifest| {
+            manifest.runs.retain(|run| {
+                let live = catalog.is_live(run.slice);
+                if !live {
+                    expired.push(run.file);
+                }
+                live
+            });
+            manifest.eras = eras;
+            manifest.holes.retain(|hole| hole.to_ns > horizon);
+        })?;
+        expired.iter().for_each(|file| self.remove_file(Kind::Run, *file));
+        self.schedule_merge();
+        Ok(())
+    }
+}
+
+/// [`MERGE_AT`] or more runs of about one size: merging them writes each key once more for a tier
+/// that is eight times as large.
+fn same_size(runs: &[Arc<Run>]) -> Option<Vec<Arc<Run>>> {
+    let mut by_tier = BTreeMap::<u32, Vec<Arc<Run>>>::new();
+    for run in runs {
+        by_tier.entry(run.keys.max(1).ilog2() / 3).or_default().push(Arc::clone(run));
+    }
+    by_tier.into_values().find(|tier| tier.len() >= MERGE_AT)
+}
+
+fn entry(run: &Run) -> RunEntry {
+    RunEntry { file: run.file, slice: run.slice, keys: run.keys }
+}
+
+impl Heartbeat for Engine {
+    fn heartbeat(&self) {
+        if self.is_closed() || !self.maintenance.ready.load(Acquire) {
+            return;
+        }
+        self.tick();
+        self.time.record_anchor();
+        // What failed before is tried again.
+        if self.ledger.read(|manifest| manifest.journals.len()) > 2 {
+            self.schedule_seal();
+        }
+    }
+}

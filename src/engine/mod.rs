@@ -1,0 +1,258 @@
+//! The conductor: time, rotation, and the calls of the public handles.
+
+mod batch;
+mod claims;
+mod close;
+mod create;
+mod event;
+mod maintain;
+mod rebuild;
+mod recover;
+mod report;
+mod time;
+
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Weak};
+
+use crossbeam_utils::CachePadded;
+use parking_lot::{Mutex, MutexGuard, RwLock};
+
+use crate::catalog::{Catalog, Timeline};
+use crate::config::Config;
+use crate::digest::{Digest, KeyHasher};
+use crate::error::{Error, Result};
+use crate::format::header::StoreHeader;
+use crate::ledger::Ledger;
+use crate::shard::{Call, Shard, Tools};
+use crate::stats::RecoveryReport;
+use crate::time::Timestamp;
+use crate::verdict::Verdict;
+
+pub(crate) use claims::{Attempt, Grant};
+pub(crate) use create::{open_dir, open_in_memory, read_header, read_manifest};
+pub(crate) use rebuild::open as open_filter;
+
+/// An open store.
+pub(crate) struct Engine {
+    /// Itself, for background jobs.
+    me: Weak<Engine>,
+    config: Config,
+    header: StoreHeader,
+    ledger: Arc<Ledger>,
+    shards: Box<[CachePadded<Mutex<Shard>>]>,
+    /// Where each shard's filter lies, for prefetches that take no lock.
+    hints: Box<[CachePadded<FilterHint>]>,
+    tools: Tools,
+    time: time::EngineTime,
+    /// Version of the newest catalog; shards that have an older one take it over.
+    version: CachePadded<AtomicU64>,
+    window: RwLock<Window>,
+    claims: claims::Claims,
+    maintenance: maintain::Maintenance,
+    recovery: Mutex<RecoveryReport>,
+    /// The first failed sync.
+    poisoned: Mutex<Option<String>>,
+    closed: AtomicBool,
+}
+
+/// How time is cut up, and the newest snapshot of it.
+struct Window {
+    timeline: Timeline,
+    catalog: Arc<Catalog>,
+}
+
+/// Address and size of a filter. May be out of date: a prefetch of any address is harmless.
+#[derive(Default)]
+struct FilterHint {
+    base: AtomicUsize,
+    blocks: AtomicU64,
+}
+
+impl Engine {
+    pub(crate) fn root_hasher(&self) -> KeyHasher {
+        KeyHasher::root(self.header.digest, &self.header.secret)
+    }
+
+    pub(crate) fn scope_hasher(&self, name: &[u8]) -> KeyHasher {
+        KeyHasher::scope(self.header.digest, &self.header.secret, name)
+    }
+
+    /// Locks a shard and brings it up to date.
+    #[inline]
+    fn enter(&self, index: usize) -> Result<MutexGuard<'_, Shard>> {
+        let mut shard = self.shards[index].lock();
+        self.update(&mut shard)?;
+        Ok(shard)
+    }
+
+    #[inline]
+    fn update(&self, shard: &mut Shard) -> Result<()> {
+        if shard.closed {
+            return Err(Error::Closed);
+        }
+        if shard.catalog.version != self.version.load(Acquire) {
+            shard.adopt(&self.catalog(), &self.tools.quota);
+        }
+        Ok(())
+    }
+
+    fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.window.read().catalog)
+    }
+
+    fn shard_of(&self, digest: Digest) -> usize {
+        digest.shard(self.config.shard_bits)
+    }
+
+    /// What has to happen after a call that took chunks.
+    #[inline]
+    fn finish(&self, call: Call) {
+        if call.began_segment {
+            self.schedule_seal();
+        }
+        self.tools.journal.release(call.reservation);
+    }
+
+    /// Begins the slices that are due.
+    #[inline]
+    fn tick(&self) {
+        if !self.config.event_time && self.time.is_due() {
+            self.rotate(self.time.now());
+        }
+    }
+
+    /// Publishes the window as of `now_ns` (event time: as of that watermark).
+    #[cold]
+    fn rotate(&self, now_ns: i64) {
+        let mut window = self.window.write();
+        if now_ns < window.catalog.valid_until_ns {
+            return;
+        }
+        // The anchor goes first: after a crash, time never falls behind a slice that was begun.
+        self.time.record_anchor();
+        self.publish(&mut window, now_ns, |_| {});
+        drop(window);
+        self.schedule_upkeep();
+    }
+
+    /// Replaces the catalog: sealed parts as they were, changed by `change`.
+    fn publish(&self, window: &mut Window, now_ns: i64, change: impl FnOnce(&mut Catalog)) {
+        let old = Arc::clone(&window.catalog);
+        let runs_of = |sequence| old.slice(sequence).map_or_else(Vec::new, |s| s.runs.clone());
+        let mut catalog = window.timeline.catalog(old.version + 1, now_ns, runs_of);
+        self.tools.quota.expire(catalog.slices[0].sequence);
+        change(&mut catalog);
+        self.time.set_due(catalog.valid_until_ns);
+        let version = catalog.version;
+        window.catalog = Arc::new(catalog);
+        self.version.store(version, std::sync::atomic::Ordering::Release);
+    }
+
+    /// Runs `work` on the shard of `digest`. When the store is full, keys that have expired are
+    /// counted out everywhere and the work is tried once more.
+    #[inline]
+    fn with_shard<T>(
+        &self,
+        digest: Digest,
+        mut work: impl FnMut(&mut Shard, &mut Call) -> Result<T>,
+    ) -> Result<T> {
+        let mut call = Call::default();
+        let index = self.shard_of(digest);
+        let mut result = self.enter(index).and_then(|mut shard| work(&mut shard, &mut call));
+        if let Err(Error::Full { .. }) = result {
+            self.count_out_expired();
+            result = self.enter(index).and_then(|mut shard| work(&mut shard, &mut call));
+        }
+        self.finish(call);
+        result
+    }
+
+    #[cold]
+    fn count_out_expired(&self) {
+        for index in 0..self.shards.len() {
+            drop(self.enter(index));
+        }
+    }
+
+    #[inline]
+    fn require_event_time(&self, wanted: bool, call: &'static str) -> Result<()> {
+        if self.config.event_time == wanted {
+            Ok(())
+        } else {
+            Err(Error::Mode { call, needs_event_time: wanted })
+        }
+    }
+
+    #[inline]
+    pub(crate) fn observe(&self, digest: Digest) -> Result<Verdict> {
+        self.require_event_time(false, "observe")?;
+        self.tick();
+        self.prefetch(digest);
+        self.with_shard(digest, |shard, call| {
+            if let crate::shard::Glance::New = shard.glance(&self.tools, call, digest)? {
+                return Ok(Verdict::New);
+            }
+            let target = shard.current();
+            shard.observe(&self.tools, call, digest, target, || self.time.now())
+        })
+    }
+
+    pub(crate) fn contains(&self, digest: Digest) -> Result<bool> {
+        self.tick();
+        self.with_shard(digest, |shard, _| {
+            let mask = shard.suspects(digest);
+            Ok(shard.find(digest, mask)?.is_some())
+        })
+    }
+
+    pub(crate) fn forget(&self, digest: Digest) -> Result<bool> {
+        self.tick();
+        let forgotten =
+            self.with_shard(digest, |shard, call| shard.forget(&self.tools, call, digest))?;
+        // A lost tombstone would be a false `Duplicate`: it is synced at every level.
+        self.sync_journal()?;
+        self.claims.changed();
+        Ok(forgotten)
+    }
+
+    /// Fetches the filter's lines of a digest.
+    #[inline]
+    pub(crate) fn prefetch(&self, digest: Digest) {
+        let hint = &self.hints[self.shard_of(digest)];
+        let base = hint.base.load(Relaxed);
+        let block = ((digest.lo >> 32) * hint.blocks.load(Relaxed)) >> 32;
+        crate::storage::prefetch_block(base + block as usize * crate::filter::BLOCK);
+    }
+
+    /// Tells prefetches where a shard's filter is now.
+    fn set_hint(&self, index: usize, shard: &Shard) {
+        if let Some(filter) = &shard.filter {
+            self.hints[index].base.store(filter.region().address(), Relaxed);
+            self.hints[index].blocks.store(u64::from(filter.blocks()), Relaxed);
+        }
+    }
+
+    pub(crate) fn guaranteed_since(&self) -> Timestamp {
+        self.tick();
+        let now = self.window_now();
+        let newest_hole = self.ledger.read(|manifest| {
+            let holes = manifest.holes.iter().map(|hole| hole.to_ns);
+            holes.fold(manifest.complete_since_ns, i64::max)
+        });
+        Timestamp::from_unix_nanos(newest_hole.max(now.saturating_sub(self.config.window_ns)))
+    }
+
+    /// The time that the window follows: the clock's, or the greatest event time so far.
+    fn window_now(&self) -> i64 {
+        if self.config.event_time { self.time.watermark() } else { self.time.now() }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Acquire)
+    }
+
+    fn mark_closed(&self) -> bool {
+        !self.closed.swap(true, AcqRel)
+    }
+}

@@ -1,0 +1,243 @@
+//! Filters in the background: rebuilt larger when more keys come than planned, or from nothing when
+//! what is on disk does not fit or cannot be trusted.
+//!
+//! A filter is built beside the one in use. From its first moment it gets every new key, then the
+//! live keys of before are added a few at a time under short locks, then the manifest names it, and
+//! then it takes over. Whenever the process dies, the filter that the manifest names is whole.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Release};
+
+use super::Engine;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::exact::run::Run;
+use crate::filter::{Columns, Filter};
+use crate::format::chunk;
+use crate::format::header::{FILE_HEADER_LEN, FileHeader, FileKind};
+use crate::format::manifest::{FilterEntry, Hole};
+use crate::format::names::{self, Kind};
+use crate::format::{PAGE, StoreId};
+use crate::journal::Segment;
+use crate::plan::shard_blocks;
+use crate::storage::{Advice, Region, Storage};
+
+/// The filter is rebuilt when there are this many times the keys it was sized for.
+const GROW_AT: f64 = 1.4;
+/// Room for growth in a rebuilt filter.
+const HEADROOM: f64 = 2.0;
+/// Digests added under one lock: a few microseconds.
+const STEP: usize = 256;
+
+/// Where the digests of before are.
+struct Source {
+    runs: Vec<Arc<Run>>,
+    /// Unsealed chunks with their slices.
+    chunks: Vec<(Arc<Segment>, u32, u64)>,
+}
+
+impl Engine {
+    /// Schedules larger filters when the live keys, or the current slice's share times the number of
+    /// slices, have outgrown them.
+    pub(super) fn grow_if_due(&self) {
+        let needed = self.keys_needed();
+        let sized = self.maintenance.filter_keys.load(Acquire);
+        if needed as f64 > sized as f64 * GROW_AT {
+            let target = (needed as f64 * HEADROOM) as u64;
+            self.maintenance.filter_keys.store(target, Release);
+            self.schedule_rebuild();
+        }
+    }
+
+    fn keys_needed(&self) -> u64 {
+        let catalog = self.catalog();
+        let of_slice = |s: &crate::catalog::Slice| s.runs.iter().map(|r| r.keys).sum::<u64>();
+        let live: u64 = catalog.slices.iter().map(of_slice).sum();
+        let fullest = catalog.slices.iter().map(of_slice).max().unwrap_or(0);
+        live.max(fullest * u64::from(self.config.slices))
+    }
+
+    /// Rebuilds every filter that is missing or too small, shard by shard.
+    pub(super) fn rebuild_due(&self) -> Result<()> {
+        for index in 0..self.shards.len() {
+            let blocks = shard_blocks(&self.config, self.maintenance.filter_keys.load(Acquire));
+            let due = {
+                let shard = self.enter(index)?;
+                shard.filter.as_ref().is_none_or(|filter| filter.blocks() < blocks)
+            };
+            if due {
+                self.rebuild(index, blocks)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn rebuild(&self, index: usize, blocks: u32) -> Result<()> {
+        let file = self.ledger.next_file();
+        let columns = Columns::for_slices(self.config.slices);
+        let created =
+            create(self.ledger.storage(), self.header.store, file, index, blocks, columns);
+        let filter = match created {
+            Ok(filter) => filter,
+            Err(error) => return Err(error),
+        };
+        filter.region().advise(Advice::PopulateWrite);
+        let rebuilt = self.begin_building(index, filter).and_then(|source| {
+            self.fill(index, &source)?;
+            self.replace_filter(index, file)
+        });
+        if rebuilt.is_err() {
+            self.shards[index].lock().building = None;
+            self.remove_file(Kind::Filter, file);
+        }
+        rebuilt
+    }
+
+    /// From here on the new filter gets every new key; returns where the others are.
+    fn begin_building(&self, index: usize, filter: Filter) -> Result<Source> {
+        let mut shard = self.enter(index)?;
+        shard.building = Some(filter);
+        let unsealed = shard.frozen.iter().map(|f| &**f).chain(&shard.active);
+        let chunks = unsealed
+            .flat_map(|set| {
+                set.chunks()
+                    .iter()
+                    .map(|(number, slice)| (Arc::clone(&set.segment), *number, *slice))
+            })
+            .collect();
+        let runs = shard.catalog.slices.iter().flat_map(|slice| slice.runs.clone()).collect();
+        Ok(Source { runs, chunks })
+    }
+
+    fn fill(&self, index: usize, source: &Source) -> Result<()> {
+        let mut digests = Vec::with_capacity(STEP);
+        for run in &source.runs {
+            for page in run.pages_of_shard(index, self.config.shard_bits) {
+                self.stopping()?;
+                digests.clear();
+                if let Err(error) = run.read_page(page, &mut digests) {
+                    self.note_damage(run, &error)?;
+                }
+                digests.retain(|digest| self.shard_of(*digest) == index);
+                self.add_to_building(index, run.slice, &digests)?;
+            }
+        }
+        for (segment, number, slice) in &source.chunks {
+            self.stopping()?;
+            digests.clear();
+            digests.extend(chunk::digests(segment.chunk(*number)));
+            self.add_to_building(index, *slice, &digests)?;
+        }
+        Ok(())
+    }
+
+    fn add_to_building(&self, index: usize, slice: u64, digests: &[Digest]) -> Result<()> {
+        for digests in digests.chunks(STEP) {
+            let shard = self.enter(index)?;
+            let Some(filter) = &shard.building else { return Err(Error::Closed) };
+            let Some(column) = shard.catalog.slice(slice).map(|slice| slice.column) else {
+                return Ok(());
+            };
+            for digest in digests {
+                filter.prefetch(filter.place(*digest));
+            }
+            for digest in digests {
+                filter.insert(filter.place(*digest), column, shard.catalog.current);
+            }
+        }
+        Ok(())
+    }
+
+    /// A page that cannot be read: its keys are lost to the filter, so the slice is not vouched for.
+    fn note_damage(&self, run: &Run, error: &Error) -> Result<()> {
+        let Error::Corrupt { .. } = error else {
+            return Err(Error::config("storage", error.to_string()));
+        };
+        let catalog = self.catalog();
+        let Some(slice) = catalog.slice(run.slice) else { return Ok(()) };
+        let (from_ns, to_ns) = (slice.start_ns, slice.end_ns);
+        let reason = error.to_string();
+        self.recovery.lock().damage.push(reason.clone());
+        self.ledger.update(|manifest| {
+            if !manifest.holes.iter().any(|hole| hole.to_ns == to_ns) {
+                manifest.holes.push(Hole { from_ns, to_ns, reason });
+            }
+        })
+    }
+
+    /// Names the new filter in the manifest, then uses it alone.
+    fn replace_filter(&self, index: usize, file: u64) -> Result<()> {
+        let mut replaced = Vec::new();
+        self.ledger.update(|manifest| {
+            manifest.filters.retain(|entry| {
+                let stays = entry.shard as usize != index;
+                if !stays {
+                    replaced.push(entry.file);
+                }
+                stays
+            });
+            manifest.filters.push(FilterEntry { file, shard: index as u32 });
+        })?;
+        let old = {
+            let mut shard = self.enter(index)?;
+            let new = shard.building.take();
+            let old = std::mem::replace(&mut shard.filter, new);
+            self.set_hint(index, &shard);
+            old
+        };
+        // Unmapping takes its time, and nobody should wait for it.
+        drop(old);
+        replaced.iter().for_each(|file| self.remove_file(Kind::Filter, *file));
+        Ok(())
+    }
+}
+
+/// Bytes of a filter's file: blocks, and the header in the last page, so that the blocks begin where
+/// a huge page can.
+fn file_bytes(blocks: u32) -> u64 {
+    Filter::bytes(blocks).next_multiple_of(PAGE as u64) + PAGE as u64
+}
+
+pub(super) fn create(
+    storage: &dyn Storage,
+    store: StoreId,
+    file: u64,
+    shard: usize,
+    blocks: u32,
+    columns: Columns,
+) -> Result<Filter> {
+    let len = file_bytes(blocks);
+    let region = storage.create(&names::numbered(Kind::Filter, file), len)?;
+    region.advise(Advice::HugePages);
+    let fields = [shard as u64, u64::from(blocks), u64::from(columns.count()), 0, 0, 0];
+    let header = FileHeader { kind: FileKind::Filter, store, id: file, fields };
+    region.write_bytes(len as usize - PAGE, &header.encode());
+    Ok(Filter::new(region, blocks, columns))
+}
+
+/// Maps a filter that the manifest names; an error says why it has to be rebuilt.
+pub(crate) fn open(
+    storage: &dyn Storage,
+    store: StoreId,
+    entry: &FilterEntry,
+    columns: Columns,
+    writable: bool,
+) -> Result<Filter> {
+    let name = names::numbered(Kind::Filter, entry.file);
+    let region: Region = storage.open(&name, writable)?;
+    let damaged = |why: &str| Error::corrupt(storage.path(&name), why);
+    if region.len() < 2 * PAGE {
+        return Err(damaged("it is shorter than its header"));
+    }
+    let mut header = [0; FILE_HEADER_LEN];
+    region.read_bytes(region.len() - PAGE, &mut header);
+    let [shard, blocks, count, ..] =
+        FileHeader::decode(&header, FileKind::Filter, store, entry.file).map_err(damaged)?;
+    let blocks = u32::try_from(blocks).unwrap_or(0);
+    let fits = blocks > 0 && file_bytes(blocks) == region.len() as u64;
+    if !fits || shard != u64::from(entry.shard) || count != u64::from(columns.count()) {
+        return Err(damaged("its geometry is another one"));
+    }
+    region.advise(Advice::HugePages);
+    Ok(Filter::new(region, blocks, columns))
+}

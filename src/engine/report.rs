@@ -1,0 +1,163 @@
+//! What the store tells about itself: statistics and explanations.
+
+use super::Engine;
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::explain::{Explanation, KeyState, Sighting, Tier};
+use crate::filter::Filter;
+use crate::shard::Shard;
+use crate::stats::{SliceStats, Stats};
+use crate::time::Timestamp;
+
+/// Blocks of each filter that are looked at for its fill.
+const FILL_SAMPLE: u32 = 256;
+
+impl Engine {
+    pub(crate) fn stats(&self) -> Stats {
+        self.tick();
+        let mut stats = Stats {
+            filter_capacity: self
+                .maintenance
+                .filter_keys
+                .load(std::sync::atomic::Ordering::Acquire),
+            disk_bytes: self.ledger.storage().allocated_bytes(),
+            recovery: self.recovery.lock().clone(),
+            ..Stats::default()
+        };
+        (stats.background_errors, stats.last_background_error) = self.maintenance.errors();
+        let catalog = self.catalog();
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let _ = self.update(&mut shard);
+            add_shard(&mut stats, &shard);
+        }
+        stats.slices = self.slice_stats();
+        stats.keys_live += stats.slices.iter().map(|slice| slice.sealed_keys).sum::<u64>();
+        let runs = catalog.slices.iter().flat_map(|slice| &slice.runs);
+        stats.memory_bytes += runs.map(|run| run.index_bytes()).sum::<u64>();
+        let open = self.tools.journal.open_segments();
+        stats.memory_bytes += open.iter().map(|s| s.region().len() as u64).sum::<u64>();
+        let asked = stats.filter_false_positive + stats.new;
+        if asked > 0 {
+            stats.false_positive_rate =
+                stats.filter_false_positive as f64 / stats.new.max(1) as f64;
+        }
+        stats.filter_negative = stats.new.saturating_sub(stats.filter_false_positive);
+        stats
+    }
+
+    fn slice_stats(&self) -> Vec<SliceStats> {
+        let incomplete = self.ledger.read(|manifest| {
+            let holes = manifest.holes.iter().map(|hole| (hole.from_ns, hole.to_ns));
+            holes.chain([(i64::MIN, manifest.complete_since_ns)]).collect::<Vec<_>>()
+        });
+        let window_ns = self.config.window_ns;
+        self.catalog()
+            .slices
+            .iter()
+            .map(|slice| SliceStats {
+                sequence: slice.sequence,
+                start: Timestamp::from_unix_nanos(slice.start_ns),
+                end: Timestamp::from_unix_nanos(slice.end_ns),
+                expires: Timestamp::from_unix_nanos(slice.end_ns.saturating_add(window_ns)),
+                sealed_keys: slice.runs.iter().map(|run| run.keys).sum(),
+                sealed_parts: slice.runs.len() as u64,
+                complete: !incomplete
+                    .iter()
+                    .any(|(from, to)| *from < slice.end_ns && slice.start_ns < *to),
+            })
+            .collect()
+    }
+
+    pub(crate) fn explain(&self, digest: Digest) -> Result<Explanation> {
+        self.tick();
+        let now_ns = self.time.now();
+        self.with_shard(digest, |shard, _| {
+            let mask = shard.suspects(digest);
+            let suspects = shard.catalog.suspects(mask).map(|slice| slice.sequence);
+            let mut suspected: Vec<u64> = suspects.collect();
+            suspected.reverse();
+            let sightings = sightings(shard, digest)?;
+            let state = if let Some(claim) = shard.claims.get(&digest) {
+                KeyState::InFlight { token: claim.token, lease_left: claim.lease_left(now_ns) }
+            } else if shard.tombstones.contains_key(&digest) {
+                KeyState::Forgotten
+            } else if let Some(newest) = sightings.last() {
+                let end_ns = newest.before.as_unix_nanos();
+                let expires = end_ns.saturating_add(self.config.window_ns);
+                KeyState::Live { expires: Timestamp::from_unix_nanos(expires) }
+            } else {
+                KeyState::Unknown
+            };
+            Ok(Explanation {
+                state,
+                digest: format!("{:016x}{:016x}", digest.hi, digest.lo),
+                suspected_slices: shard.filter.is_some().then_some(suspected),
+                sightings,
+            })
+        })
+    }
+}
+
+fn add_shard(stats: &mut Stats, shard: &Shard) {
+    let counters = &shard.counters;
+    stats.new += counters.new;
+    stats.duplicate += counters.duplicate;
+    stats.too_old += counters.too_old;
+    stats.in_flight += counters.in_flight;
+    stats.claims_granted += counters.claims_granted;
+    stats.claims_committed += counters.claims_committed;
+    stats.claims_abandoned += counters.claims_abandoned;
+    stats.claims_held += shard.claims.len() as u64;
+    stats.forgotten += counters.forgotten;
+    stats.refreshed += counters.refreshed;
+    stats.filter_positive += counters.filter_positive;
+    stats.filter_false_positive += counters.filter_false_positive;
+    stats.filters_rebuilding += u64::from(shard.filter.is_none() || shard.building.is_some());
+    let filters = [&shard.filter, &shard.building];
+    for filter in filters.into_iter().flatten() {
+        stats.memory_bytes += Filter::bytes(filter.blocks());
+        let fill = filter.fill(FILL_SAMPLE).into_iter().fold(0.0, f64::max);
+        stats.filter_fill = stats.filter_fill.max(fill);
+    }
+    for unsealed in shard.frozen.iter().map(|f| &**f).chain(&shard.active) {
+        stats.keys_live += unsealed
+            .keys_by_slice()
+            .into_iter()
+            .filter(|(slice, _)| shard.catalog.is_live(*slice))
+            .map(|(_, keys)| keys)
+            .sum::<u64>();
+        stats.memory_bytes += unsealed.memory_bytes();
+    }
+    for frozen in &shard.frozen {
+        stats.memory_bytes += frozen.records() * 16;
+    }
+    stats.memory_bytes += (shard.claims.capacity() * 96 + shard.tombstones.capacity() * 32) as u64;
+}
+
+fn sightings(shard: &Shard, digest: Digest) -> Result<Vec<Sighting>> {
+    let mut unsealed = Vec::new();
+    for set in shard.frozen.iter().map(|f| &**f).chain(&shard.active) {
+        set.find_all(digest, &mut unsealed);
+    }
+    let mut sightings = Vec::new();
+    for slice in &shard.catalog.slices {
+        let mut tiers = Vec::new();
+        for run in &slice.runs {
+            if run.contains(digest)? {
+                tiers.push(Tier::Sealed);
+                break;
+            }
+        }
+        if unsealed.contains(&slice.sequence) {
+            tiers.push(Tier::Unsealed);
+        }
+        sightings.extend(tiers.into_iter().map(|tier| Sighting {
+            slice: slice.sequence,
+            not_before: Timestamp::from_unix_nanos(slice.start_ns),
+            before: Timestamp::from_unix_nanos(slice.end_ns),
+            tier,
+        }));
+    }
+    Ok(sightings)
+}

@@ -1,0 +1,105 @@
+//! Time of a store: boot time plus an offset that is fixed when the store is opened.
+
+use std::sync::atomic::AtomicI64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+
+use parking_lot::Mutex;
+
+use crate::format::clock::Anchor;
+use crate::storage::Region;
+use crate::time::{ClockSource, CoarseOffset};
+
+pub(super) struct EngineTime {
+    clock: ClockSource,
+    coarse: CoarseOffset,
+    boot_id: [u8; 16],
+    /// Time of the store minus boot time.
+    offset_ns: i64,
+    /// Boot time at which the newest catalog goes out of date.
+    due_boot_ns: AtomicI64,
+    /// Greatest event time accepted.
+    watermark_ns: AtomicI64,
+    anchors: Mutex<Anchors>,
+}
+
+struct Anchors {
+    region: Region,
+    sequence: u64,
+}
+
+/// No event time was accepted yet: the year 1823, where slices of event time are counted from.
+pub(super) const NO_WATERMARK: i64 = -(1 << 62);
+
+impl EngineTime {
+    /// Goes on from the last anchor: on the same boot by boot time, across a reboot by what the wall
+    /// clock says, but never back. Without an anchor it begins at the wall clock. Never before
+    /// `floor_ns`.
+    pub(super) fn new(clock: ClockSource, region: Region, floor_ns: i64) -> Self {
+        let (boot, wall, boot_id) = (clock.boot_nanos(), clock.wall_nanos(), clock.boot_id());
+        let anchor = Anchor::load(&region);
+        let now = match anchor {
+            None => wall,
+            Some(a) if a.boot_id == boot_id && boot >= a.boot_ns => {
+                a.engine_ns.saturating_add(boot - a.boot_ns)
+            }
+            Some(a) => a.engine_ns.saturating_add(wall.saturating_sub(a.wall_ns).max(0)),
+        };
+        let now = now.max(floor_ns);
+        let time = EngineTime {
+            clock,
+            coarse: CoarseOffset::new(),
+            boot_id,
+            offset_ns: now - boot,
+            due_boot_ns: AtomicI64::new(i64::MIN),
+            watermark_ns: AtomicI64::new(
+                anchor.map_or(NO_WATERMARK, |a| a.watermark_ns.max(NO_WATERMARK)),
+            ),
+            anchors: Mutex::new(Anchors { region, sequence: anchor.map_or(0, |a| a.sequence) }),
+        };
+        time.record_anchor();
+        time
+    }
+
+    pub(super) fn now(&self) -> i64 {
+        self.clock.boot_nanos().saturating_add(self.offset_ns)
+    }
+
+    /// Whether the newest catalog is out of date. A few nanoseconds.
+    #[inline]
+    pub(super) fn is_due(&self) -> bool {
+        !self.clock.is_before(self.due_boot_ns.load(Acquire), &self.coarse)
+    }
+
+    pub(super) fn set_due(&self, engine_ns: i64) {
+        self.due_boot_ns.store(engine_ns.saturating_sub(self.offset_ns), Release);
+    }
+
+    pub(super) fn watermark(&self) -> i64 {
+        self.watermark_ns.load(Acquire)
+    }
+
+    /// Moves the watermark on; returns the greater of both.
+    pub(super) fn raise_watermark(&self, time_ns: i64) -> i64 {
+        self.watermark_ns.fetch_max(time_ns, AcqRel).max(time_ns)
+    }
+
+    /// Writes down where time stands, for the next open.
+    pub(super) fn record_anchor(&self) {
+        let mut anchors = self.anchors.lock();
+        anchors.sequence += 1;
+        let boot_ns = self.clock.boot_nanos();
+        let anchor = Anchor {
+            sequence: anchors.sequence,
+            engine_ns: boot_ns.saturating_add(self.offset_ns),
+            boot_ns,
+            wall_ns: self.clock.wall_nanos(),
+            boot_id: self.boot_id,
+            watermark_ns: self.watermark(),
+        };
+        anchor.store(&anchors.region);
+    }
+
+    pub(super) fn region(&self) -> Region {
+        self.anchors.lock().region.clone()
+    }
+}

@@ -1,0 +1,162 @@
+//! The one error type of the crate.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::time::Timestamp;
+
+/// What a call of this crate returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong. The message says what to do; [`Error::is_transient`] tells
+/// "retry the message later" from "stop and look"; [`std::error::Error::source`] has the cause.
+///
+/// An `Err` never marks a key: asking again gives the answer that the first call should have given.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Another process, or another handle of this process, has the store open.
+    #[error(
+        "the store is open elsewhere (process {pid}): stop that owner, or wait for it with `lock_wait`"
+    )]
+    Locked {
+        /// Process id of the owner, 0 when it could not be read.
+        pid: u32,
+    },
+    /// `max_keys` live keys are held: nothing was marked.
+    #[error(
+        "the store holds its hard limit of {max_keys} live keys: raise `max_keys` or shorten the window"
+    )]
+    Full {
+        /// The limit that was reached.
+        max_keys: u64,
+    },
+    /// A file does not hold what its checksum or its header promises.
+    #[error("{} is damaged ({detail}): run `onceonly verify` on its directory", file.display())]
+    Corrupt {
+        /// The damaged file.
+        file: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The store was created with another setting that can never change.
+    #[error(
+        "the store was created with another {field} ({detail}): open it with that one, or start a new directory"
+    )]
+    Mismatch {
+        /// The setting that differs.
+        field: &'static str,
+        /// What the store has.
+        detail: String,
+    },
+    /// The directory was written by a release that this one cannot read.
+    #[error(
+        "the store has format version {found}, this release reads up to {supported}: use a newer release"
+    )]
+    Version {
+        /// Version found on disk.
+        found: u32,
+        /// Newest version that this release reads.
+        supported: u32,
+    },
+    /// The directory holds other things and no store.
+    #[error("{} is not a store: name an empty or new directory", dir.display())]
+    NotAStore {
+        /// The directory that was named.
+        dir: PathBuf,
+    },
+    /// A setting is missing or absurd.
+    #[error("setting `{field}`: {reason}")]
+    Config {
+        /// The builder's setter.
+        field: &'static str,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+    /// The call belongs to the other time mode.
+    #[error("{call} needs a store opened with `event_time({needs_event_time})`")]
+    Mode {
+        /// The call that was refused.
+        call: &'static str,
+        /// The setting it needs.
+        needs_event_time: bool,
+    },
+    /// The operating system refused an operation on a file.
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// An earlier write-back failed, so what is on disk is no longer known.
+    #[error(
+        "an earlier sync failed ({detail}): close the store, check the disk, and open it again"
+    )]
+    Poisoned {
+        /// The first failure.
+        detail: String,
+    },
+    /// The store was closed.
+    #[error("the store is closed: open it again")]
+    Closed,
+    /// The key is claimed and being processed.
+    #[error("the key is being processed, its lease has {lease_left:?} left: retry after that")]
+    InFlight {
+        /// Time until the claim may be taken over.
+        lease_left: Duration,
+    },
+    /// The claim was taken over, forgotten, or ended by a restart.
+    #[error("the claim is no longer ours (token {token}): its work may be done by another owner")]
+    LeaseLost {
+        /// The fencing token of the lost claim.
+        token: u64,
+    },
+    /// A timestamp is further ahead of the clock than `max_event_lead`.
+    #[error(
+        "timestamp {timestamp} is more than {max_lead:?} ahead of the clock: check the producer, or raise `max_event_lead`"
+    )]
+    TimestampAhead {
+        /// The refused timestamp.
+        timestamp: Timestamp,
+        /// The limit.
+        max_lead: Duration,
+    },
+}
+
+impl Error {
+    /// True when asking again later may succeed without anybody's help (return the message to the
+    /// queue); false when a person or a restart has to act.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Error::Locked { .. } | Error::Full { .. } | Error::InFlight { .. } => true,
+            Error::Io { source, .. } => matches!(
+                source.kind(),
+                std::io::ErrorKind::Interrupted
+                    | std::io::ErrorKind::StorageFull
+                    | std::io::ErrorKind::QuotaExceeded
+                    | std::io::ErrorKind::OutOfMemory
+            ),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+        source: impl Into<std::io::Error>,
+    ) -> Self {
+        Error::Io { action, path: path.into(), source: source.into() }
+    }
+
+    pub(crate) fn corrupt(file: impl Into<PathBuf>, detail: impl Into<String>) -> Self {
+        Error::Corrupt { file: file.into(), detail: detail.into() }
+    }
+
+    pub(crate) fn config(field: &'static str, reason: impl Into<String>) -> Self {
+        Error::Config { field, reason: reason.into() }
+    }
+}

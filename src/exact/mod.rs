@@ -1,0 +1,7 @@
+//! The exact set: digests of a slice, unsealed (in the journal, indexed in memory) and sealed
+//! (immutable ordered files).
+
+pub(crate) mod index;
+pub(crate) mod merge;
+pub(crate) mod run;
+pub(crate) mod sort;

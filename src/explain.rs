@@ -1,0 +1,65 @@
+//! Why a key gets the answer that it gets.
+
+use std::time::Duration;
+
+use crate::time::Timestamp;
+
+/// What the store knows of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// What the tiers say.
+    pub state: KeyState,
+    /// Digest of the key, in hexadecimal.
+    pub digest: String,
+    /// Live slices that the filter suspects; `None` while the filter is being rebuilt.
+    pub suspected_slices: Option<Vec<u64>>,
+    /// Where the exact set holds the key, oldest first.
+    pub sightings: Vec<Sighting>,
+}
+
+/// What an observation would find.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeyState {
+    /// Not held: the next observe is `New`.
+    Unknown,
+    /// Held: the next observe is `Duplicate`.
+    Live {
+        /// When the newest record expires.
+        expires: Timestamp,
+    },
+    /// Held, but forgotten by a call: the next observe is `New`.
+    Forgotten,
+    /// Claimed: the next observe is `Error::InFlight`.
+    InFlight {
+        /// Fencing token of the claim.
+        token: u64,
+        /// Time until the claim may be taken over.
+        lease_left: Duration,
+    },
+}
+
+/// A record of the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sighting {
+    /// Number of the slice.
+    pub slice: u64,
+    /// Recorded not before this.
+    pub not_before: Timestamp,
+    /// Recorded before this.
+    pub before: Timestamp,
+    /// The tier that holds it.
+    pub tier: Tier,
+}
+
+/// A tier of the exact set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Tier {
+    /// The journal, not yet sealed.
+    Unsealed,
+    /// A sealed, ordered file.
+    Sealed,
+}

@@ -1,0 +1,335 @@
+//! The rotating Bloom filter, generation-interleaved and bit-sliced.
+//!
+//! A block is 128 bytes, two adjacent cache lines. It is a matrix: one row a hash position, one bit
+//! of each row a slice of the window ("column"). A key sets one bit in each of `k` rows; the AND of
+//! the same `k` rows *is* the set of slices that may hold the key, so one miss answers for the whole
+//! window and no mask is built or compared per slice. Windows of fewer than eight columns put
+//! several lanes side by side in a row, windows of more have wider and fewer rows.
+//!
+//! The last row's first byte is the block's epoch: the slice, modulo 256, up to which its columns
+//! are cleared. Rotation touches nothing; a block drops the columns that have expired when it is
+//! next written. An epoch that wrapped around (128 slices without a write) leaves bits too many,
+//! never too few.
+//!
+//! Knows neither time nor files: it works on [`Region`]s, and the caller has the lock.
+//!
+//! Blocked Bloom filters: Putze, Sanders, Singler (2007). Bit-sliced signatures: Faloutsos (1985).
+
+mod clear;
+pub(crate) mod sizing;
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, compiler_fence};
+
+use crate::digest::Digest;
+use crate::storage::{Region, SharedCell, prefetch};
+
+/// Bytes of a block.
+pub(crate) const BLOCK: usize = 128;
+
+/// The part of a filter that one shard owns.
+pub(crate) struct Filter {
+    region: Region,
+    blocks: u32,
+    columns: Columns,
+    clear: clear::ClearFn,
+}
+
+/// Number of columns: a power of two from 2 to 64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Columns(u32);
+
+impl Columns {
+    /// Enough for `slices` whole slices and the one being written.
+    pub(crate) fn for_slices(slices: u32) -> Self {
+        Columns((slices + 1).next_power_of_two())
+    }
+
+    pub(crate) fn count(self) -> u32 {
+        self.0
+    }
+
+    /// The column of the slice with number `sequence`.
+    #[inline]
+    pub(crate) fn of(self, sequence: u64) -> u32 {
+        (sequence % u64::from(self.0)) as u32
+    }
+
+    /// Keys side by side in a row.
+    pub(crate) fn lanes(self) -> u32 {
+        (8 / self.0).max(1)
+    }
+
+    /// Bytes of a row.
+    fn row_bytes(self) -> usize {
+        (self.0 as usize / 8).max(1)
+    }
+
+    /// Rows that keys may use; the last row of the block holds the epoch.
+    pub(crate) fn usable_rows(self) -> usize {
+        BLOCK / self.row_bytes() - 1
+    }
+
+    /// Rows that a key uses.
+    pub(crate) fn hashes(self) -> usize {
+        match self.row_bytes() {
+            1 => u8::HASHES,
+            2 => u16::HASHES,
+            4 => u32::HASHES,
+            _ => u64::HASHES,
+        }
+    }
+
+    fn all(self) -> u64 {
+        u64::MAX >> (64 - self.0)
+    }
+
+    /// Columns of the `lag` slices up to and including `sequence`.
+    fn newest(self, sequence: u64, lag: u32) -> u64 {
+        if lag >= self.0 {
+            return self.all();
+        }
+        (0..u64::from(lag)).fold(0, |mask, back| mask | 1 << self.of(sequence.wrapping_sub(back)))
+    }
+}
+
+/// One row: an integer that has a bit for each column.
+trait Row: Copy {
+    type Cell: SharedCell;
+    /// Rows of a block, the epoch's included.
+    const ROWS: usize;
+    const HASHES: usize;
+    fn load(cell: &Self::Cell) -> u64;
+    fn or(cell: &Self::Cell, bits: u64);
+}
+
+/// `HASHES` follows the number of rows: fewer rows fill faster.
+macro_rules! row {
+    ($int:ty, $cell:ty, $hashes:literal) => {
+        impl Row for $int {
+            type Cell = $cell;
+            const ROWS: usize = BLOCK / size_of::<$int>();
+            const HASHES: usize = $hashes;
+
+            #[inline(always)]
+            fn load(cell: &$cell) -> u64 {
+                u64::from(<$int>::from_le(cell.load(Relaxed)))
+            }
+
+            #[inline(always)]
+            fn or(cell: &$cell, bits: u64) {
+                // The caller has the lock, so a load and a store are enough.
+                cell.store(cell.load(Relaxed) | (bits as $int).to_le(), Relaxed);
+            }
+        }
+    };
+}
+
+row!(u8, AtomicU8, 6);
+row!(u16, AtomicU16, 5);
+row!(u32, AtomicU32, 4);
+row!(u64, AtomicU64, 3);
+
+/// Where a digest lies in a filter: computed once per key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    block: u32,
+    /// One byte a row (before the number of rows is known), and the lane in the top bits.
+    rows: u64,
+}
+
+const fn repeat(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
+}
+
+/// Rows of a key, one a byte: eight at once, because the epoch's row has to be avoided in each.
+#[inline(always)]
+fn row_numbers<R: Row>(rows: u64) -> u64 {
+    const { assert!(R::ROWS.is_power_of_two() && R::ROWS <= 128) };
+    let last = (R::ROWS - 1) as u8;
+    let picked = rows & repeat(last);
+    // A byte that is the last row reaches ROWS when one is added; half of that flips it away.
+    let is_last = (picked + repeat(1)) & repeat(last + 1);
+    picked ^ (is_last >> 1)
+}
+
+impl Filter {
+    /// Bytes that `blocks` blocks take.
+    pub(crate) fn bytes(blocks: u32) -> u64 {
+        u64::from(blocks) * BLOCK as u64
+    }
+
+    /// A filter over a region that holds at least `blocks` blocks, zeroed or written by a filter of
+    /// the same number of columns.
+    pub(crate) fn new(region: Region, blocks: u32, columns: Columns) -> Self {
+        assert!(blocks > 0 && region.len() as u64 >= Filter::bytes(blocks));
+        Filter { region, blocks, columns, clear: clear::choose() }
+    }
+
+    #[inline]
+    pub(crate) fn place(&self, digest: Digest) -> Place {
+        // Lemire's multiply-shift reduction of 32 bits to the number of blocks.
+        let block = ((digest.lo >> 32) * u64::from(self.blocks)) >> 32;
+        Place { block: block as u32, rows: digest.lo << 32 | (digest.hi & 0xffff_ffff) }
+    }
+
+    #[inline(always)]
+    fn block<R: Row>(&self, block: u32) -> &[R::Cell] {
+        let rows = R::ROWS;
+        &self.region.cells::<R::Cell>()[block as usize * rows..][..rows]
+    }
+
+    /// Fetches the block of a digest; needs no lock.
+    #[inline]
+    pub(crate) fn prefetch(&self, place: Place) {
+        let bytes = self.block::<u8>(place.block);
+        prefetch(&bytes[0]);
+        prefetch(&bytes[BLOCK / 2]);
+    }
+
+    /// The columns that may hold the digest, those of slices up to `newest` alone.
+    #[inline]
+    pub(crate) fn probe(&self, place: Place, newest: u64) -> u64 {
+        match self.columns.row_bytes() {
+            1 => self.probe_rows::<u8>(place, newest),
+            2 => self.probe_rows::<u16>(place, newest),
+            4 => self.probe_rows::<u32>(place, newest),
+            _ => self.probe_rows::<u64>(place, newest),
+        }
+    }
+
+    #[inline(always)]
+    fn probe_rows<R: Row>(&self, place: Place, newest: u64) -> u64 {
+        let block = self.block::<R>(place.block);
+        let mut rows = row_numbers::<R>(place.rows);
+        let mut mask = u64::MAX;
+        for _ in 0..R::HASHES {
+            mask &= R::load(&block[rows as usize & (R::ROWS - 1)]);
+            rows >>= 8;
+        }
+        if R::ROWS == BLOCK {
+            mask = mask >> self.lane_shift(place) & self.columns.all();
+        }
+        if mask != 0 {
+            let lag = self.lag(place.block, newest);
+            if lag != 0 {
+                mask &= !self.columns.newest(newest, lag);
+            }
+        }
+        mask
+    }
+
+    /// Marks the digest in `column`, as of slice `newest`.
+    #[inline]
+    pub(crate) fn insert(&self, place: Place, column: u32, newest: u64) {
+        let lag = self.lag(place.block, newest);
+        if lag != 0 {
+            self.catch_up(place.block, newest, lag);
+        }
+        match self.columns.row_bytes() {
+            1 => self.insert_rows::<u8>(place, column),
+            2 => self.insert_rows::<u16>(place, column),
+            4 => self.insert_rows::<u32>(place, column),
+            _ => self.insert_rows::<u64>(place, column),
+        }
+    }
+
+    #[inline(always)]
+    fn insert_rows<R: Row>(&self, place: Place, column: u32) {
+        let block = self.block::<R>(place.block);
+        let mut rows = row_numbers::<R>(place.rows);
+        let mut bit = 1 << column;
+        if R::ROWS == BLOCK {
+            bit <<= self.lane_shift(place);
+        }
+        for _ in 0..R::HASHES {
+            R::or(&block[rows as usize & (R::ROWS - 1)], bit);
+            rows >>= 8;
+        }
+    }
+
+    /// How far to shift a row of one byte for the lane of a key.
+    #[inline(always)]
+    fn lane_shift(&self, place: Place) -> u32 {
+        match self.columns.0 {
+            2 => 2 * ((place.rows >> 63) as u32 * 2 + (place.rows >> 55 & 1) as u32),
+            4 => 4 * (place.rows >> 63) as u32,
+            _ => 0,
+        }
+    }
+
+    fn epoch(&self, block: u32) -> &AtomicU8 {
+        &self.block::<u8>(block)[BLOCK - 1]
+    }
+
+    /// Slices that began since the block was last written. A difference of half the range or more
+    /// means that the epoch wrapped around: nothing is cleared then, because bits too many only
+    /// cost look-ups.
+    #[inline(always)]
+    fn lag(&self, block: u32, newest: u64) -> u32 {
+        let lag = (newest as u8).wrapping_sub(self.epoch(block).load(Relaxed));
+        if lag < 128 { u32::from(lag) } else { 0 }
+    }
+
+    /// Clears the columns of the slices that began since. The epoch moves after the clearing, so a
+    /// process that dies in between clears again.
+    #[cold]
+    fn catch_up(&self, block: u32, newest: u64, lag: u32) {
+        let mut keep = !self.columns.newest(newest, lag);
+        let width = (self.columns.0 * self.columns.lanes()).max(8);
+        if self.columns.0 < 8 {
+            let lane = keep & self.columns.all();
+            keep = (0..self.columns.lanes()).fold(0, |k, i| k | lane << (i * self.columns.0));
+        }
+        let keep =
+            (0..64 / width).fold(0, |k, i| k | (keep & (u64::MAX >> (64 - width))) << (i * width));
+        let words = &self.region.cells::<[AtomicU64; BLOCK / 8]>()[block as usize];
+        let epoch = self.epoch(block).load(Relaxed);
+        (self.clear)(words, keep.to_le());
+        // The epoch's row was masked like the others.
+        self.epoch(block).store(epoch, Relaxed);
+        compiler_fence(std::sync::atomic::Ordering::SeqCst);
+        self.epoch(block).store(newest as u8, Relaxed);
+        compiler_fence(std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Share of set bits per column, from a sample of blocks.
+    pub(crate) fn fill(&self, sample: u32) -> Vec<f64> {
+        let step = (self.blocks / sample.max(1)).max(1);
+        let blocks: Vec<u32> = (0..self.blocks).step_by(step as usize).collect();
+        let rows = self.columns.usable_rows() as f64 * f64::from(self.columns.lanes());
+        let mut set = vec![0_u64; self.columns.0 as usize];
+        for block in &blocks {
+            self.count_bits(*block, &mut set);
+        }
+        set.iter().map(|count| *count as f64 / (rows * blocks.len() as f64)).collect()
+    }
+
+    fn count_bits(&self, block: u32, set: &mut [u64]) {
+        let bytes = self.block::<u8>(block);
+        let row_bytes = self.columns.row_bytes();
+        for (at, cell) in bytes[..self.columns.usable_rows() * row_bytes].iter().enumerate() {
+            let byte = cell.load(Relaxed);
+            for bit in 0..8 {
+                let column = (at % row_bytes * 8 + bit) as u32 % self.columns.0;
+                set[column as usize] += u64::from(byte >> bit & 1);
+            }
+        }
+    }
+
+    pub(crate) fn region(&self) -> &Region {
+        &self.region
+    }
+
+    pub(crate) fn blocks(&self) -> u32 {
+        self.blocks
+    }
+
+    #[cfg(test)]
+    pub(crate) fn columns(&self) -> Columns {
+        self.columns
+    }
+}
+
+#[cfg(test)]
+mod tests;

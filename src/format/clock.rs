@@ -1,0 +1,114 @@
+//! The clock file: two alternating slots, so that a torn one leaves the other.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+
+use super::PAGE;
+use crate::digest::checksum;
+use crate::storage::Region;
+
+pub(crate) const LEN: u64 = PAGE as u64;
+
+/// Where time stood when it was last recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Anchor {
+    /// Counts the anchors.
+    pub(crate) sequence: u64,
+    /// Time of the store's window.
+    pub(crate) engine_ns: i64,
+    /// Boot time at that moment.
+    pub(crate) boot_ns: i64,
+    /// Wall clock at that moment.
+    pub(crate) wall_ns: i64,
+    pub(crate) boot_id: [u8; 16],
+    /// Greatest event time accepted, `i64::MIN` if none.
+    pub(crate) watermark_ns: i64,
+}
+
+type Slot = [AtomicU64; 8];
+
+impl Anchor {
+    fn words(&self) -> [u64; 8] {
+        let id = |at: usize| {
+            u64::from_le_bytes(self.boot_id[at..at + 8].try_into().expect("eight bytes"))
+        };
+        let mut words = [
+            self.sequence,
+            self.engine_ns.cast_unsigned(),
+            self.boot_ns.cast_unsigned(),
+            self.wall_ns.cast_unsigned(),
+            id(0),
+            id(8),
+            self.watermark_ns.cast_unsigned(),
+            0,
+        ];
+        words[7] = sum(&words);
+        words
+    }
+
+    /// Writes into the slot that the last anchor is not in.
+    pub(crate) fn store(&self, region: &Region) {
+        let slot = &region.cells::<Slot>()[(self.sequence % 2) as usize];
+        let words = self.words();
+        slot[7].store(!words[7], Relaxed);
+        std::sync::atomic::fence(Release);
+        for (cell, word) in slot.iter().zip(words) {
+            cell.store(word.to_le(), Release);
+        }
+    }
+
+    /// The newest whole anchor.
+    pub(crate) fn load(region: &Region) -> Option<Self> {
+        region.cells::<Slot>().iter().take(2).filter_map(Self::load_slot).max_by_key(|a| a.sequence)
+    }
+
+    fn load_slot(slot: &Slot) -> Option<Self> {
+        let words = slot.each_ref().map(|cell| u64::from_le(cell.load(Relaxed)));
+        if words[0] == 0 || words[7] != sum(&words) {
+            return None;
+        }
+        let mut boot_id = [0; 16];
+        boot_id[..8].copy_from_slice(&words[4].to_le_bytes());
+        boot_id[8..].copy_from_slice(&words[5].to_le_bytes());
+        Some(Anchor {
+            sequence: words[0],
+            engine_ns: words[1].cast_signed(),
+            boot_ns: words[2].cast_signed(),
+            wall_ns: words[3].cast_signed(),
+            boot_id,
+            watermark_ns: words[6].cast_signed(),
+        })
+    }
+}
+
+fn sum(words: &[u64; 8]) -> u64 {
+    let mut bytes = [0; 56];
+    for (out, word) in bytes.chunks_exact_mut(8).zip(words) {
+        out.copy_from_slice(&word.to_le_bytes());
+    }
+    checksum(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_slot_leaves_the_other() {
+        let region = Region::heap(PAGE).unwrap();
+        assert_eq!(Anchor::load(&region), None);
+        let anchor = |sequence| Anchor {
+            sequence,
+            engine_ns: 1,
+            boot_ns: 2,
+            wall_ns: -3,
+            boot_id: [4; 16],
+            watermark_ns: i64::MIN,
+        };
+        anchor(1).store(&region);
+        anchor(2).store(&region);
+        assert_eq!(Anchor::load(&region), Some(anchor(2)));
+        region.cells::<Slot>()[0][2].store(77, Relaxed);
+        assert_eq!(Anchor::load(&region), Some(anchor(1)));
+    }
+}

@@ -1,0 +1,224 @@
+//! The journal: mapped segments, handed out to shards page by page.
+//!
+//! A segment is a header page and chunks. Chunks are taken in order, so what is written at one time
+//! lies together, while each shard appends to chunks of its own and waits for nobody. A segment is
+//! named in the manifest before its first chunk is handed out.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::sync::atomic::{AtomicI64, AtomicU32};
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::exact::index::MAX_POSITIONS;
+use crate::format::chunk::{Chunk, SLOTS};
+use crate::format::header::{FILE_HEADER_LEN, FileHeader, FileKind};
+use crate::format::names::{self, Kind};
+use crate::format::{PAGE, StoreId};
+use crate::ledger::Ledger;
+use crate::storage::{Advice, Region, Storage};
+
+/// Most chunks of a segment: a shard's index can number the records of all of them.
+pub(crate) const MAX_CHUNKS: u32 = (MAX_POSITIONS / SLOTS - 1) as u32;
+
+/// One file of the journal.
+pub(crate) struct Segment {
+    pub(crate) id: u64,
+    region: Region,
+    chunks: u32,
+    next: AtomicU32,
+}
+
+impl Segment {
+    fn create(storage: &dyn Storage, store: StoreId, id: u64, chunks: u32) -> Result<Self> {
+        let len = (u64::from(chunks) + 1) * PAGE as u64;
+        let region = storage.create(&names::numbered(Kind::Journal, id), len)?;
+        let fields = [u64::from(chunks), 0, 0, 0, 0, 0];
+        let header = FileHeader { kind: FileKind::Journal, store, id, fields };
+        region.write_bytes(0, &header.encode());
+        Ok(Segment { id, region, chunks, next: AtomicU32::new(0) })
+    }
+
+    /// Maps an existing segment for reading.
+    pub(crate) fn open(storage: &dyn Storage, store: StoreId, id: u64) -> Result<Self> {
+        let name = names::numbered(Kind::Journal, id);
+        let region = storage.open(&name, false)?;
+        let damaged = |why: &str| Error::corrupt(storage.path(&name), why);
+        if region.len() < PAGE {
+            return Err(damaged("it is shorter than its header"));
+        }
+        let mut header = [0; FILE_HEADER_LEN];
+        region.read_bytes(0, &mut header);
+        let [chunks, ..] =
+            FileHeader::decode(&header, FileKind::Journal, store, id).map_err(damaged)?;
+        let there = region.len() / PAGE - 1;
+        if chunks > u64::from(MAX_CHUNKS) || chunks as usize > there {
+            return Err(damaged("it is shorter than its header says"));
+        }
+        let chunks = chunks as u32;
+        Ok(Segment { id, region, chunks, next: AtomicU32::new(chunks) })
+    }
+
+    pub(crate) fn chunk(&self, index: u32) -> &Chunk {
+        &self.region.cells::<Chunk>()[1 + index as usize]
+    }
+
+    pub(crate) fn chunks(&self) -> u32 {
+        self.chunks
+    }
+
+    pub(crate) fn region(&self) -> &Region {
+        &self.region
+    }
+
+    fn take(&self) -> Option<u32> {
+        let taken = self.next.fetch_add(1, AcqRel);
+        (taken < self.chunks).then_some(taken)
+    }
+
+    fn untaken(&self) -> u32 {
+        self.chunks.saturating_sub(self.next.load(Acquire))
+    }
+}
+
+/// Space that was set aside before a batch marks anything.
+#[derive(Debug, Default)]
+pub(crate) struct Reservation {
+    chunks: u32,
+}
+
+pub(crate) struct Journal {
+    ledger: Arc<Ledger>,
+    store: StoreId,
+    /// Chunks of a segment of ordinary size.
+    segment_chunks: u32,
+    segments: Mutex<Segments>,
+    /// Chunks that nobody has taken or reserved.
+    free: AtomicI64,
+}
+
+#[derive(Default)]
+struct Segments {
+    current: Option<Arc<Segment>>,
+    spare: VecDeque<Arc<Segment>>,
+}
+
+impl Journal {
+    pub(crate) fn new(ledger: Arc<Ledger>, segment_chunks: u32) -> Self {
+        let store = ledger.store();
+        Journal {
+            ledger,
+            store,
+            segment_chunks: segment_chunks.min(MAX_CHUNKS),
+            segments: Mutex::default(),
+            free: AtomicI64::new(0),
+        }
+    }
+
+    /// Sets `chunks` chunks aside; creates segments when there are too few. On an error nothing is
+    /// set aside.
+    pub(crate) fn reserve(&self, chunks: u32) -> Result<Reservation> {
+        let wanted = i64::from(chunks);
+        if self.free.fetch_sub(wanted, AcqRel) >= wanted {
+            return Ok(Reservation { chunks });
+        }
+        let mut segments = self.segments.lock();
+        while self.free.load(Acquire) < 0 {
+            if let Err(error) = self.add_segment(&mut segments) {
+                drop(segments);
+                self.free.fetch_add(wanted, AcqRel);
+                return Err(error);
+            }
+        }
+        Ok(Reservation { chunks })
+    }
+
+    pub(crate) fn release(&self, reservation: Reservation) {
+        self.free.fetch_add(i64::from(reservation.chunks), AcqRel);
+    }
+
+    /// Takes one chunk out of a reservation, or reserves one. Says whether a segment was begun, so
+    /// that the one before can be sealed.
+    pub(crate) fn take(&self, reservation: &mut Reservation) -> Result<Taken> {
+        if reservation.chunks == 0 {
+            *reservation = self.reserve(1)?;
+        }
+        let mut segments = self.segments.lock();
+        let mut began_segment = false;
+        loop {
+            if let Some(current) = &segments.current
+                && let Some(chunk) = current.take()
+            {
+                reservation.chunks -= 1;
+                return Ok(Taken { segment: Arc::clone(current), chunk, began_segment });
+            }
+            match segments.spare.pop_front() {
+                Some(next) => segments.current = Some(next),
+                None => {
+                    self.add_segment(&mut segments)?;
+                    continue;
+                }
+            }
+            began_segment = true;
+        }
+    }
+
+    fn add_segment(&self, segments: &mut Segments) -> Result<()> {
+        let segment = self.create(self.segment_chunks)?;
+        self.free.fetch_add(i64::from(segment.chunks), AcqRel);
+        segments.spare.push_back(segment);
+        Ok(())
+    }
+
+    fn create(&self, chunks: u32) -> Result<Arc<Segment>> {
+        let id = self.ledger.next_file();
+        let segment = Segment::create(self.ledger.storage(), self.store, id, chunks)?;
+        if let Err(error) = self.ledger.update(|manifest| manifest.journals.push(id)) {
+            let _ = self.ledger.storage().remove(&names::numbered(Kind::Journal, id));
+            return Err(error);
+        }
+        Ok(Arc::new(segment))
+    }
+
+    /// Makes sure that the next segment is there and its pages are in memory, so that nobody waits
+    /// for it. For the background.
+    pub(crate) fn prepare_spare(&self) -> Result<()> {
+        let enough = {
+            let segments = self.segments.lock();
+            let free: u32 = segments.spare.iter().map(|s| s.untaken()).sum();
+            free >= self.segment_chunks
+        };
+        if enough {
+            return Ok(());
+        }
+        let segment = self.create(self.segment_chunks)?;
+        segment.region.advise(Advice::PopulateWrite);
+        let mut segments = self.segments.lock();
+        self.free.fetch_add(i64::from(segment.chunks), AcqRel);
+        segments.spare.push_back(segment);
+        Ok(())
+    }
+
+    /// The segment that chunks are taken from now, and the ones after it.
+    pub(crate) fn open_segments(&self) -> Vec<Arc<Segment>> {
+        let segments = self.segments.lock();
+        segments.current.iter().chain(&segments.spare).cloned().collect()
+    }
+}
+
+/// A chunk for one shard.
+pub(crate) struct Taken {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) chunk: u32,
+    pub(crate) began_segment: bool,
+}
+
+/// Chunks of a segment for about `keys` records in `shards` shards: each shard leaves a chunk of
+/// digests and one of control records half full.
+pub(crate) fn segment_chunks(keys: u64, shards: usize) -> u32 {
+    let full = keys.div_ceil(SLOTS as u64 - 1);
+    let chunks = full + 2 * shards as u64 + 4;
+    u32::try_from(chunks).unwrap_or(MAX_CHUNKS).min(MAX_CHUNKS)
+}

@@ -1,0 +1,69 @@
+//! Exact, windowed, persistent deduplication for consumers of at-least-once queues: "was this message
+//! id seen within the last window?", answered in nanoseconds, remembered through `kill -9`.
+//!
+//! A store is a directory. In front is a rotating Bloom filter, one bit-sliced block a key, that
+//! answers "definitely new" with one cache miss; behind it are exact sets of 128-bit digests, which
+//! alone say "duplicate"; both are mapped files. `docs/design.md` has the whole picture.
+//!
+//! It is not a cache (it never evicts a live key), not a queue, and not distributed: one process
+//! owns a store at a time.
+//!
+//! ```
+//! use onceonly::{Dedup, Outcome};
+//! use std::time::Duration;
+//!
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let dir = dir.path().join("orders-0");
+//! let dedup = Dedup::builder().window(Duration::from_secs(3600)).open(&dir)?;
+//! # fn handle(_: &str) -> Result<u32, std::io::Error> { Ok(1) }
+//! for message in ["order-1001", "order-1002", "order-1001"] {
+//!     match dedup.process_once(message, |_claim| handle(message))? {
+//!         Outcome::Done(_) | Outcome::Duplicate { .. } => { /* acknowledge */ }
+//!         Outcome::InFlight { lease_left, .. } => { /* retry after lease_left */ }
+//!         Outcome::Uncommitted { value, error } => { /* done, but not marked */ }
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+compile_error!("onceonly supports Linux, and builds on macOS: it needs mapped files and boot time");
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("onceonly maps files that do not fit an address space of 32 bits");
+
+mod catalog;
+mod claim;
+mod config;
+mod dedup;
+mod digest;
+mod engine;
+mod error;
+mod exact;
+mod explain;
+mod filter;
+mod format;
+mod journal;
+mod key;
+mod ledger;
+pub mod offline;
+mod plan;
+mod quota;
+mod random;
+mod shard;
+mod stats;
+mod storage;
+mod time;
+mod verdict;
+mod worker;
+
+pub use claim::{ClaimGuard, ClaimInfo, ClaimOptions};
+pub use config::{Builder, Durability};
+pub use dedup::{Dedup, Scope};
+pub use digest::DigestKind;
+pub use error::{Error, Result};
+pub use explain::{Explanation, KeyState, Sighting, Tier};
+pub use key::Key;
+pub use plan::Plan;
+pub use stats::{RecoveryReport, SliceStats, Stats};
+pub use time::{Clock, ManualClock, SystemClock, Timestamp};
+pub use verdict::{BatchError, Claim, CommitError, Outcome, ProcessError, Verdict};

@@ -1,0 +1,139 @@
+//! What a configuration will take, before anything is written.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::exact::run;
+use crate::filter::{BLOCK, Columns, sizing};
+use crate::format::PAGE;
+use crate::journal;
+
+/// Memory, disk and files of a configuration. With `max_keys` these are bounds for that many live
+/// keys; without it they are for the expected keys, and every further million costs what
+/// `memory_per_further_million` and `disk_per_further_million` say.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Plan {
+    /// Resident bytes: filter, index of unsealed records, unsealed records.
+    pub memory_bytes: u64,
+    /// Bytes of all files, the greatest part written a second time while it is merged.
+    pub disk_bytes: u64,
+    /// Number of files, at most.
+    pub files: u64,
+    /// Further memory for each million of live keys.
+    pub memory_per_further_million: u64,
+    /// Further disk for each million of live keys.
+    pub disk_per_further_million: u64,
+    /// Bytes of the filter.
+    pub filter_bytes: u64,
+    /// Bits of the filter for each expected key.
+    pub filter_bits_per_key: f64,
+    /// The filter's computed rate of false positives at the expected number of keys.
+    pub expected_false_positive_rate: f64,
+    /// Span of one slice.
+    pub slice: Duration,
+    /// How long a key is remembered at most.
+    pub max_age: Duration,
+}
+
+/// Sizes that engine and plan have to agree on.
+pub(crate) struct Sizes {
+    /// Records of one journal segment.
+    pub(crate) segment_keys: u64,
+    pub(crate) segment_chunks: u32,
+    /// Records of one shard in a segment, about.
+    pub(crate) index_records: usize,
+}
+
+/// Sealed parts of one slice before they are merged.
+pub(crate) const MERGE_AT: usize = 8;
+/// Segments hold this part of the expected keys, so that a slice has a few sealed parts.
+const SEGMENTS_PER_WINDOW: u64 = 40;
+const MIN_SEGMENT_KEYS: u64 = 2_048;
+const MAX_SEGMENT_KEYS: u64 = 1 << 21;
+
+impl Sizes {
+    pub(crate) fn of(config: &Config) -> Self {
+        let shards = 1_usize << config.shard_bits;
+        let segment_keys =
+            (config.expected_keys / SEGMENTS_PER_WINDOW).clamp(MIN_SEGMENT_KEYS, MAX_SEGMENT_KEYS);
+        Sizes {
+            segment_keys,
+            segment_chunks: journal::segment_chunks(segment_keys, shards),
+            index_records: (segment_keys as usize / shards).max(64),
+        }
+    }
+}
+
+/// Blocks of the filter of one shard that is to hold `keys` of the window.
+pub(crate) fn shard_blocks(config: &Config, keys_of_store: u64) -> u32 {
+    let shards = 1_u64 << config.shard_bits;
+    let mean = keys_of_store.div_ceil(shards);
+    // Shards are filled unevenly; four deviations of room cost next to nothing.
+    let keys = if shards == 1 { mean } else { mean + 4 * mean.isqrt() };
+    sizing::blocks_for(keys, config.slices, config.false_positive_rate)
+}
+
+impl Plan {
+    pub(crate) fn of(config: &Config) -> Self {
+        let shards = 1_u64 << config.shard_bits;
+        let keys = config.max_keys.map_or(config.expected_keys, |max| {
+            // A filter is rebuilt with room to grow, and lives beside the old one meanwhile.
+            max.max(config.expected_keys)
+        });
+        let sizes = Sizes::of(config);
+        let filter = u64::from(shard_blocks(config, keys)) * BLOCK as u64 * shards;
+        let grown = if keys > config.expected_keys { 3 * filter } else { filter };
+        let segment = (u64::from(sizes.segment_chunks) + 1) * PAGE as u64;
+        let index = sizes.segment_keys * 6 + (sizes.segment_chunks as u64) * 16;
+        let slices = u64::from(config.slices);
+        let live = keys + keys.div_ceil(slices);
+        let sealed = run::file_bytes(live) + run::file_bytes(keys.div_ceil(slices));
+        let further = |per_key: f64| (per_key * 1e6) as u64;
+        let columns = Columns::for_slices(config.slices);
+        let per_key = sizing::bytes_per_key(config.slices, config.false_positive_rate);
+        let load = config.expected_keys as f64
+            / shards as f64
+            / f64::from(shard_blocks(config, config.expected_keys))
+            / f64::from(columns.lanes())
+            / f64::from(config.slices);
+        Plan {
+            memory_bytes: grown + 2 * (segment + index),
+            disk_bytes: grown + 3 * segment + sealed + 4 * PAGE as u64,
+            files: 4 + 2 * shards + 4 + (slices + 1) * MERGE_AT as u64,
+            memory_per_further_million: further(per_key),
+            disk_per_further_million: further(per_key + 16.1),
+            filter_bytes: filter,
+            filter_bits_per_key: filter as f64 * 8.0 / keys as f64,
+            expected_false_positive_rate: sizing::false_positive_rate(columns, config.slices, load),
+            slice: Duration::from_nanos(config.slice_ns.unsigned_abs()),
+            max_age: Duration::from_nanos((config.window_ns + config.slice_ns).unsigned_abs()),
+        }
+    }
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "memory               {:>12.1} MiB", mebibytes(self.memory_bytes))?;
+        writeln!(f, "  of that the filter {:>12.1} MiB", mebibytes(self.filter_bytes))?;
+        writeln!(f, "disk                 {:>12.1} MiB", mebibytes(self.disk_bytes))?;
+        writeln!(f, "files, at most       {:>12}", self.files)?;
+        let (memory, disk) = (self.memory_per_further_million, self.disk_per_further_million);
+        writeln!(
+            f,
+            "each further million {:>12.1} MiB memory, {:.1} MiB disk",
+            mebibytes(memory),
+            mebibytes(disk)
+        )?;
+        writeln!(f, "filter bits a key    {:>12.1}", self.filter_bits_per_key)?;
+        let rate = self.expected_false_positive_rate;
+        writeln!(f, "false positives      {:>12.3} %", rate * 100.0)?;
+        writeln!(f, "expiry in steps of   {:>12?}", self.slice)?;
+        write!(f, "remembered at most   {:>12?}", self.max_age)
+    }
+}

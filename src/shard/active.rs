@@ -1,0 +1,172 @@
+//! Unsealed records of one shard in one segment of the journal, with their index.
+
+use std::sync::Arc;
+
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::exact::index::Index;
+use crate::format::chunk::{self, ChunkKind, SLOTS};
+use crate::format::record::{Cursor, Record};
+use crate::journal::{Journal, Reservation, Segment};
+
+pub(crate) struct Active {
+    pub(crate) segment: Arc<Segment>,
+    /// Chunks of digests in the order in which they were taken; the position of a record is the
+    /// place of its chunk in this list, times the slots of a chunk, plus its slot.
+    chunks: Vec<(u32, u64)>,
+    /// The chunk of each slice that is being filled, the one used last first.
+    open: Vec<OpenChunk>,
+    control: Option<(u32, Cursor)>,
+    index: Index,
+    records: u64,
+    /// Columns of the slices that have records here.
+    columns: u64,
+}
+
+struct OpenChunk {
+    slice: u64,
+    local: usize,
+    next_slot: usize,
+}
+
+impl Active {
+    pub(crate) fn new(segment: Arc<Segment>, index: Index) -> Self {
+        Active {
+            segment,
+            chunks: Vec::new(),
+            open: Vec::new(),
+            control: None,
+            index,
+            records: 0,
+            columns: 0,
+        }
+    }
+
+    /// Whether a digest of `slice` fits without another chunk.
+    #[inline]
+    pub(crate) fn has_room(&mut self, slice: u64) -> bool {
+        match self.open.iter().position(|open| open.slice == slice) {
+            Some(at) => {
+                self.open.swap(0, at);
+                self.open[0].next_slot < SLOTS
+            }
+            None => false,
+        }
+    }
+
+    /// Puts a fresh chunk of the segment to use for `slice`.
+    pub(crate) fn add_chunk(&mut self, taken: u32, slice: u64) {
+        let kind = ChunkKind::Digests(slice);
+        chunk::publish(self.segment.chunk(taken), kind, self.segment.id, taken as usize);
+        let local = self.chunks.len();
+        self.chunks.push((taken, slice));
+        self.open.retain(|open| open.slice != slice);
+        self.open.insert(0, OpenChunk { slice, local, next_slot: 1 });
+    }
+
+    /// Appends a digest to the chunk that [`Active::has_room`] or [`Active::add_chunk`] made the
+    /// first.
+    #[inline]
+    pub(crate) fn append(&mut self, digest: Digest, column: u32) {
+        let open = &mut self.open[0];
+        let (number, _) = self.chunks[open.local];
+        chunk::write_digest(self.segment.chunk(number), open.next_slot, digest);
+        self.index.insert(digest, open.local * SLOTS + open.next_slot);
+        open.next_slot += 1;
+        self.records += 1;
+        self.columns |= 1 << column;
+    }
+
+    /// The newest live slice that holds the digest here.
+    #[inline]
+    pub(crate) fn find(
+        &self,
+        digest: Digest,
+        mask: u64,
+        is_live: impl Fn(u64) -> bool,
+    ) -> Option<u64> {
+        if self.columns & mask == 0 {
+            return None;
+        }
+        let slice_of = |position: usize| {
+            let (number, slice) = self.chunks[position / SLOTS];
+            let found = chunk::read_digest(self.segment.chunk(number), position % SLOTS);
+            (found == Some(digest) && is_live(slice)).then_some(slice)
+        };
+        self.index.candidates(digest).filter_map(slice_of).max()
+    }
+
+    /// All slices that hold the digest here.
+    pub(crate) fn find_all(&self, digest: Digest, out: &mut Vec<u64>) {
+        for position in self.index.candidates(digest) {
+            let (number, slice) = self.chunks[position / SLOTS];
+            let chunk = self.segment.chunk(number);
+            if chunk::read_digest(chunk, position % SLOTS) == Some(digest) {
+                out.push(slice);
+            }
+        }
+    }
+
+    /// Appends a control record; `false` when it needs another chunk.
+    pub(crate) fn append_control(&mut self, record: &Record<'_>) -> bool {
+        match &mut self.control {
+            Some((number, cursor)) if cursor.has_room(record.payload.len()) => {
+                record.append(self.segment.chunk(*number), cursor);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(crate) fn add_control_chunk(&mut self, taken: u32) {
+        let chunk = self.segment.chunk(taken);
+        chunk::publish(chunk, ChunkKind::Control(0), self.segment.id, taken as usize);
+        self.control = Some((taken, Cursor::start()));
+    }
+
+    pub(crate) fn chunks(&self) -> &[(u32, u64)] {
+        &self.chunks
+    }
+
+    /// How many records each slice has here: all its chunks are full but the open one.
+    pub(crate) fn keys_by_slice(&self) -> Vec<(u64, u64)> {
+        let mut keys: Vec<(u64, u64)> = Vec::new();
+        for (local, (_, slice)) in self.chunks.iter().enumerate() {
+            let open = self.open.iter().find(|open| open.local == local);
+            let here = open.map_or(SLOTS, |open| open.next_slot) as u64 - 1;
+            match keys.iter_mut().find(|(counted, _)| counted == slice) {
+                Some((_, sum)) => *sum += here,
+                None => keys.push((*slice, here)),
+            }
+        }
+        keys
+    }
+
+    pub(crate) fn records(&self) -> u64 {
+        self.records
+    }
+
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.index.memory_bytes() + (self.chunks.capacity() * 16) as u64
+    }
+
+    pub(crate) fn into_index(mut self) -> Index {
+        self.index.clear();
+        self.index
+    }
+}
+
+/// Takes chunks for a shard, and tells when that began a segment.
+pub(crate) struct Taker<'a> {
+    pub(crate) journal: &'a Journal,
+    pub(crate) reservation: &'a mut Reservation,
+    pub(crate) began_segment: bool,
+}
+
+impl Taker<'_> {
+    pub(crate) fn take(&mut self) -> Result<(Arc<Segment>, u32)> {
+        let taken = self.journal.take(self.reservation)?;
+        self.began_segment |= taken.began_segment;
+        Ok((taken.segment, taken.chunk))
+    }
+}

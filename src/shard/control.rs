@@ -1,0 +1,304 @@
+//! Claims and tombstones of a shard, each journaled before it is published.
+
+use std::borrow::Cow;
+
+use super::{Call, Shard, Target, Tools};
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::format::record::{Record, RecordKind};
+
+/// A claim in flight.
+#[derive(Clone, Debug)]
+pub(crate) struct ClaimState {
+    pub(crate) token: u64,
+    /// When it may be taken over, in time of the store.
+    pub(crate) deadline_ns: i64,
+    pub(crate) lease_ns: i64,
+    /// Its owner ended without giving it back.
+    pub(crate) orphaned: bool,
+    pub(crate) note: Box<[u8]>,
+}
+
+impl ClaimState {
+    pub(crate) fn lease_left(&self, now_ns: i64) -> std::time::Duration {
+        if self.orphaned {
+            return std::time::Duration::ZERO;
+        }
+        std::time::Duration::from_nanos(self.deadline_ns.saturating_sub(now_ns).max(0) as u64)
+    }
+
+    pub(crate) fn is_expired(&self, now_ns: i64) -> bool {
+        self.orphaned || self.deadline_ns <= now_ns
+    }
+}
+
+/// What a claim asks for.
+pub(crate) struct ClaimRequest<'a> {
+    pub(crate) digest: Digest,
+    pub(crate) now_ns: i64,
+    pub(crate) lease_ns: i64,
+    pub(crate) note: &'a [u8],
+}
+
+/// The answer of a shard to a claim.
+pub(crate) enum ClaimAnswer {
+    Granted,
+    InFlight(std::time::Duration),
+    Duplicate,
+}
+
+impl Shard {
+    fn journal_control(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        record: &Record<'_>,
+    ) -> Result<()> {
+        if self.active.as_mut().is_some_and(|active| active.append_control(record)) {
+            return Ok(());
+        }
+        self.add_chunk(tools, call, |active, chunk| active.add_control_chunk(chunk))?;
+        // A fresh chunk has room for any record.
+        let appended = self.active.as_mut().is_some_and(|active| active.append_control(record));
+        debug_assert!(appended);
+        Ok(())
+    }
+
+    fn simple(kind: RecordKind, digest: Digest, token: u64) -> Record<'static> {
+        Record { kind, digest, token, time_ns: 0, slice: 0, payload: Cow::Borrowed(&[]) }
+    }
+
+    fn claim_record(digest: Digest, state: &ClaimState) -> Record<'_> {
+        Record {
+            kind: RecordKind::Claim,
+            digest,
+            token: state.token,
+            time_ns: state.deadline_ns,
+            slice: state.lease_ns.cast_unsigned(),
+            payload: Cow::Borrowed(&state.note),
+        }
+    }
+
+    /// Grants the claim to `token`, unless the key is live or claimed by an owner whose lease runs.
+    pub(crate) fn claim(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        request: &ClaimRequest<'_>,
+        token: impl FnOnce() -> u64,
+    ) -> Result<ClaimAnswer> {
+        let digest = request.digest;
+        let held = if self.claims.is_empty() { None } else { self.claims.get(&digest) };
+        if let Some(held) = held {
+            if !held.is_expired(request.now_ns) {
+                return Ok(ClaimAnswer::InFlight(held.lease_left(request.now_ns)));
+            }
+        } else {
+            let mask = self.suspects(digest);
+            if self.find_counted(digest, mask)?.is_some() {
+                self.counters.duplicate += 1;
+                return Ok(ClaimAnswer::Duplicate);
+            }
+        }
+        self.grant(tools, call, request, token())?;
+        Ok(ClaimAnswer::Granted)
+    }
+
+    /// Journals and publishes a claim.
+    pub(crate) fn grant(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        request: &ClaimRequest<'_>,
+        token: u64,
+    ) -> Result<()> {
+        let state = ClaimState {
+            token,
+            deadline_ns: request.now_ns.saturating_add(request.lease_ns),
+            lease_ns: request.lease_ns,
+            orphaned: false,
+            note: request.note.into(),
+        };
+        self.journal_control(tools, call, &Shard::claim_record(request.digest, &state))?;
+        self.claims.insert(request.digest, state);
+        self.counters.claims_granted += 1;
+        Ok(())
+    }
+
+    /// Time left of a claim that keeps others from the digest.
+    pub(crate) fn held_for(
+        &self,
+        digest: Digest,
+        now_ns: impl FnOnce() -> i64,
+    ) -> Option<std::time::Duration> {
+        let claim = self.claims.get(&digest)?;
+        let now_ns = now_ns();
+        (!claim.is_expired(now_ns)).then(|| claim.lease_left(now_ns))
+    }
+
+    /// An observation takes over a claim whose lease has run out, as another claim would; a claim
+    /// whose lease runs refuses it.
+    #[cold]
+    pub(crate) fn displace_claim(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        digest: Digest,
+        now_ns: impl FnOnce() -> i64,
+    ) -> Result<()> {
+        let Some(claim) = self.claims.get(&digest) else { return Ok(()) };
+        let token = claim.token;
+        if let Some(lease_left) = self.held_for(digest, now_ns) {
+            self.counters.in_flight += 1;
+            return Err(Error::InFlight { lease_left });
+        }
+        self.journal_control(tools, call, &Shard::simple(RecordKind::Abandon, digest, token))?;
+        self.claims.remove(&digest);
+        Ok(())
+    }
+
+    fn owned(&mut self, digest: Digest, token: u64) -> Result<&mut ClaimState> {
+        match self.claims.get_mut(&digest) {
+            Some(claim) if claim.token == token => Ok(claim),
+            _ => Err(Error::LeaseLost { token }),
+        }
+    }
+
+    pub(crate) fn claim_note(&mut self, digest: Digest, token: u64) -> Result<Vec<u8>> {
+        self.owned(digest, token).map(|claim| claim.note.to_vec())
+    }
+
+    pub(crate) fn renew(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        digest: Digest,
+        token: u64,
+        now_ns: i64,
+    ) -> Result<()> {
+        let mut renewed = self.owned(digest, token)?.clone();
+        renewed.deadline_ns = now_ns.saturating_add(renewed.lease_ns);
+        renewed.orphaned = false;
+        self.journal_control(tools, call, &Shard::claim_record(digest, &renewed))?;
+        self.claims.insert(digest, renewed);
+        Ok(())
+    }
+
+    /// Marks a claimed key. The digest goes first: a process that dies before the commit record is
+    /// there leaves a live key, and recovery drops the claims of live keys.
+    pub(crate) fn commit(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        digest: Digest,
+        token: u64,
+        target: Target,
+    ) -> Result<()> {
+        self.owned(digest, token)?;
+        self.record(tools, call, digest, target, None)?;
+        // The key is live from here on; should the record fail, recovery comes to the same result.
+        let _ =
+            self.journal_control(tools, call, &Shard::simple(RecordKind::Commit, digest, token));
+        self.claims.remove(&digest);
+        self.counters.claims_committed += 1;
+        Ok(())
+    }
+
+    /// Gives a claim back, if it still is the owner's.
+    pub(crate) fn abandon(&mut self, tools: &Tools, call: &mut Call, digest: Digest, token: u64) {
+        if self.owned(digest, token).is_err() {
+            return;
+        }
+        // Without its record the claim would be listed after a crash, and granted to the first who
+        // asks: nothing is lost by that, and dropping a guard cannot fail.
+        let record = Shard::simple(RecordKind::Abandon, digest, token);
+        let _ = self.journal_control(tools, call, &record);
+        self.claims.remove(&digest);
+        self.counters.claims_abandoned += 1;
+    }
+
+    /// Makes the digest unknown; true if it was live. A claim on it is revoked.
+    pub(crate) fn forget(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        digest: Digest,
+    ) -> Result<bool> {
+        let mask = self.suspects(digest);
+        let live = self.find(digest, mask)?;
+        if live.is_none() && !self.claims.contains_key(&digest) {
+            return Ok(false);
+        }
+        let mut record = Shard::simple(RecordKind::Tombstone, digest, 0);
+        record.slice = live.unwrap_or(0);
+        self.journal_control(tools, call, &record)?;
+        self.claims.remove(&digest);
+        let Some(slice) = live else { return Ok(false) };
+        self.tombstones.insert(digest, slice);
+        self.count(slice, -1);
+        tools.quota.give_back(1);
+        self.counters.forgotten += 1;
+        Ok(true)
+    }
+
+    /// Ends a tombstone, because its digest was recorded again.
+    #[cold]
+    pub(crate) fn revive(&mut self, tools: &Tools, call: &mut Call, digest: Digest) -> Result<()> {
+        if self.tombstones.contains_key(&digest) {
+            let record = Shard::simple(RecordKind::Revived, digest, 0);
+            self.journal_control(tools, call, &record)?;
+            self.tombstones.remove(&digest);
+        }
+        Ok(())
+    }
+
+    /// Writes the claims and tombstones again, so that the segments they were in can go.
+    pub(crate) fn carry_over(&mut self, tools: &Tools, call: &mut Call) -> Result<()> {
+        let claims = std::mem::take(&mut self.claims);
+        let carried = claims.iter().try_for_each(|(digest, state)| {
+            self.journal_control(tools, call, &Shard::claim_record(*digest, state))
+        });
+        self.claims = claims;
+        carried?;
+        let tombstones = std::mem::take(&mut self.tombstones);
+        let carried = tombstones.iter().try_for_each(|(digest, slice)| {
+            let mut record = Shard::simple(RecordKind::Tombstone, *digest, 0);
+            record.slice = *slice;
+            self.journal_control(tools, call, &record)
+        });
+        self.tombstones = tombstones;
+        carried
+    }
+
+    /// Applies a record read from a journal.
+    pub(crate) fn replay(&mut self, record: &Record<'_>) {
+        match record.kind {
+            RecordKind::Tombstone => {
+                self.claims.remove(&record.digest);
+                if record.slice > 0 {
+                    self.tombstones.insert(record.digest, record.slice);
+                }
+            }
+            RecordKind::Revived => {
+                self.tombstones.remove(&record.digest);
+            }
+            RecordKind::Claim => {
+                let state = ClaimState {
+                    token: record.token,
+                    deadline_ns: record.time_ns,
+                    lease_ns: record.slice.cast_signed(),
+                    orphaned: true,
+                    note: record.payload.as_ref().into(),
+                };
+                self.claims.insert(record.digest, state);
+            }
+            RecordKind::Commit | RecordKind::Abandon => {
+                if self.claims.get(&record.digest).is_some_and(|c| c.token == record.token) {
+                    self.claims.remove(&record.digest);
+                }
+            }
+            // Side values come with the releases that write them.
+            RecordKind::Value => {}
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! One shard: its part of the filter, its unsealed records, its claims. Decides verdicts.
+//!
+//! Everything here runs under the shard's lock. The order "journal, then publish" is decided in
+//! [`Shard::record`]: a digest is in the journal before the filter shows it, and both before the
+//! caller hears of it.
+
+pub(crate) mod active;
+pub(crate) mod control;
+
+use std::sync::Arc;
+
+use active::{Active, Taker};
+use control::ClaimState;
+use parking_lot::Mutex;
+
+use crate::catalog::Catalog;
+use crate::digest::{Digest, DigestMap};
+use crate::error::{Error, Result};
+use crate::exact::index::Index;
+use crate::filter::{Filter, Place};
+use crate::journal::{Journal, Reservation};
+use crate::quota::Quota;
+use crate::verdict::Verdict;
+
+/// What a shard works with; shared by all shards of a store.
+pub(crate) struct Tools {
+    pub(crate) journal: Journal,
+    pub(crate) quota: Quota,
+    pub(crate) refresh_on_duplicate: bool,
+    /// Records of a shard in one segment, about.
+    pub(crate) index_records: usize,
+    /// Emptied indexes, ready to be used again.
+    pub(crate) indexes: Mutex<Vec<Index>>,
+}
+
+impl Tools {
+    fn index(&self) -> Index {
+        self.indexes.lock().pop().unwrap_or_else(|| Index::new(self.index_records))
+    }
+
+    /// Keeps an emptied index for the next segment.
+    pub(crate) fn recycle(&self, index: Index) {
+        self.indexes.lock().push(index);
+    }
+}
+
+/// Space and news that go with one call.
+#[derive(Default)]
+pub(crate) struct Call {
+    pub(crate) reservation: Reservation,
+    /// Room for new keys was taken from the quota before the call.
+    pub(crate) quota_taken: bool,
+    /// A segment was begun: the one before can be sealed.
+    pub(crate) began_segment: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) new: u64,
+    pub(crate) duplicate: u64,
+    pub(crate) too_old: u64,
+    pub(crate) in_flight: u64,
+    pub(crate) claims_granted: u64,
+    pub(crate) claims_committed: u64,
+    pub(crate) claims_abandoned: u64,
+    pub(crate) forgotten: u64,
+    pub(crate) refreshed: u64,
+    pub(crate) filter_positive: u64,
+    pub(crate) filter_false_positive: u64,
+}
+
+pub(crate) struct Shard {
+    pub(crate) catalog: Arc<Catalog>,
+    /// `None` while it is rebuilt from nothing: every slice is suspected then.
+    pub(crate) filter: Option<Filter>,
+    /// The filter that will replace it; gets every new key too.
+    pub(crate) building: Option<Filter>,
+    pub(crate) active: Option<Active>,
+    /// Full, waiting to be sealed; oldest first.
+    pub(crate) frozen: Vec<Arc<Active>>,
+    pub(crate) claims: DigestMap<ClaimState>,
+    /// Forgotten digests, with the newest slice that may hold them.
+    pub(crate) tombstones: DigestMap<u64>,
+    /// Keys recorded since the store was opened, by slice.
+    pub(crate) counts: Vec<(u64, i64)>,
+    pub(crate) counters: Counters,
+    pub(crate) closed: bool,
+}
+
+/// The slice a new key goes to.
+#[derive(Clone, Copy)]
+pub(crate) struct Target {
+    pub(crate) slice: u64,
+    pub(crate) column: u32,
+}
+
+/// A quick answer, or what has to be looked up.
+pub(crate) enum Glance {
+    New,
+    /// Suspected in these columns, or some other thing has to be looked at.
+    Suspect(u64),
+}
+
+impl Shard {
+    pub(crate) fn new(catalog: Arc<Catalog>) -> Self {
+        Shard {
+            catalog,
+            filter: None,
+            building: None,
+            active: None,
+            frozen: Vec::new(),
+            claims: DigestMap::default(),
+            tombstones: DigestMap::default(),
+            counts: Vec::new(),
+            counters: Counters::default(),
+            closed: false,
+        }
+    }
+
+    pub(crate) fn current(&self) -> Target {
+        Target { slice: self.catalog.current, column: self.catalog.current_column }
+    }
+
+    /// Takes over a newer catalog.
+    #[cold]
+    pub(crate) fn adopt(&mut self, catalog: &Arc<Catalog>, quota: &Quota) {
+        if catalog.version <= self.catalog.version {
+            return;
+        }
+        self.catalog = Arc::clone(catalog);
+        self.counts.retain(|(slice, keys)| {
+            let live = catalog.is_live(*slice);
+            if !live {
+                quota.give_back(*keys);
+            }
+            live
+        });
+        let oldest = catalog.slices[0].sequence;
+        self.tombstones.retain(|_, newest| *newest >= oldest);
+    }
+
+    /// Columns that may hold the digest.
+    #[inline]
+    pub(crate) fn suspects(&self, digest: Digest) -> u64 {
+        match &self.filter {
+            Some(filter) => {
+                filter.probe(filter.place(digest), self.catalog.current) & self.catalog.live_columns
+            }
+            None => self.catalog.live_columns,
+        }
+    }
+
+    /// The newest live slice that holds the digest, whatever `forget` said of it.
+    fn newest_slice(&self, digest: Digest, mask: u64) -> Result<Option<u64>> {
+        let is_live = |slice| self.catalog.is_live(slice);
+        let mut unsealed = self.active.as_ref().and_then(|a| a.find(digest, mask, is_live));
+        for frozen in self.frozen.iter().rev() {
+            unsealed = unsealed.max(frozen.find(digest, mask, is_live));
+        }
+        for slice in self.catalog.suspects(mask) {
+            if unsealed.is_some_and(|found| found >= slice.sequence) {
+                return Ok(unsealed);
+            }
+            for run in &slice.runs {
+                if run.contains(digest)? {
+                    return Ok(Some(slice.sequence));
+                }
+            }
+        }
+        Ok(unsealed)
+    }
+
+    /// The newest live slice that holds the digest, `None` also when it was forgotten.
+    pub(crate) fn find(&self, digest: Digest, mask: u64) -> Result<Option<u64>> {
+        if mask == 0 || (!self.tombstones.is_empty() && self.tombstones.contains_key(&digest)) {
+            return Ok(None);
+        }
+        self.newest_slice(digest, mask)
+    }
+
+    /// [`Shard::find`] for a key that is about to be marked; counts how the filter did.
+    pub(crate) fn find_counted(&mut self, digest: Digest, mask: u64) -> Result<Option<u64>> {
+        let found = self.find(digest, mask)?;
+        if mask != 0 && self.filter.is_some() {
+            self.counters.filter_positive += 1;
+            self.counters.filter_false_positive += u64::from(found.is_none());
+        }
+        Ok(found)
+    }
+
+    /// Answers what the filter alone can answer, and marks it.
+    #[inline]
+    pub(crate) fn glance(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        digest: Digest,
+    ) -> Result<Glance> {
+        let Some(filter) = &self.filter else { return Ok(Glance::Suspect(u64::MAX)) };
+        let place = filter.place(digest);
+        let mask = filter.probe(place, self.catalog.current) & self.catalog.live_columns;
+        if mask != 0 || !self.claims.is_empty() {
+            return Ok(Glance::Suspect(mask));
+        }
+        let target = self.current();
+        self.record(tools, call, digest, target, Some(place))?;
+        Ok(Glance::New)
+    }
+
+    /// Starts to fetch what [`Shard::observe`] will read for a suspected digest.
+    #[inline]
+    pub(crate) fn prefetch_suspects(&self, digest: Digest, mask: u64) {
+        for slice in self.catalog.suspects(mask & self.catalog.live_columns) {
+            slice.runs.iter().for_each(|run| run.prefetch(digest));
+        }
+    }
+
+    /// Checks and marks.
+    #[inline]
+    pub(crate) fn observe(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        digest: Digest,
+        target: Target,
+        now_ns: impl FnOnce() -> i64,
+    ) -> Result<Verdict> {
+        let mask = self.suspects(digest);
+        if !self.claims.is_empty() {
+            self.displace_claim(tools, call, digest, now_ns)?;
+        }
+        let Some(seen) = self.find_counted(digest, mask)? else {
+            self.record(tools, call, digest, target, None)?;
+            return Ok(Verdict::New);
+        };
+        if tools.refresh_on_duplicate && seen < target.slice {
+            self.journal_digest(tools, call, digest, target)?;
+            self.publish(digest, target, None);
+            self.counters.refreshed += 1;
+        }
+        self.counters.duplicate += 1;
+        Ok(Verdict::Duplicate)
+    }
+
+    /// The one place where a key becomes known: journal, then publish.
+    #[inline]
+    pub(crate) fn record(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        digest: Digest,
+        target: Target,
+        place: Option<Place>,
+    ) -> Result<()> {
+        let limited = tools.quota.is_limited();
+        if limited && !call.quota_taken {
+            tools.quota.take(1)?;
+        }
+        let journaled = self.journal_new(tools, call, digest, target);
+        if let Err(error) = journaled {
+            if limited && !call.quota_taken {
+                tools.quota.give_back(1);
+            }
+            return Err(error);
+        }
+        self.publish(digest, target, place);
+        self.count(target.slice, 1);
+        self.counters.new += 1;
+        Ok(())
+    }
+
+    #[inline]
+    fn journal_new(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        digest: Digest,
+        target: Target,
+    ) -> Result<()> {
+        self.journal_digest(tools, call, digest, target)?;
+        if !self.tombstones.is_empty() {
+            self.revive(tools, call, digest)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the digest to the journal.
+    #[inline]
+    fn journal_digest(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        digest: Digest,
+        target: Target,
+    ) -> Result<()> {
+        if let Some(active) = &mut self.active
+            && active.has_room(target.slice)
+        {
+            active.append(digest, target.column);
+            return Ok(());
+        }
+        self.add_chunk(tools, call, |active, chunk| active.add_chunk(chunk, target.slice))?;
+        let active = self.active.as_mut().ok_or(Error::Closed)?;
+        active.append(digest, target.column);
+        Ok(())
+    }
+
+    /// Shows the digest to later calls.
+    #[inline]
+    fn publish(&mut self, digest: Digest, target: Target, place: Option<Place>) {
+        let current = self.catalog.current;
+        if let Some(filter) = &self.filter {
+            let place = place.unwrap_or_else(|| filter.place(digest));
+            filter.insert(place, target.column, current);
+        }
+        if let Some(building) = &self.building {
+            building.insert(building.place(digest), target.column, current);
+        }
+    }
+
+    pub(crate) fn count(&mut self, slice: u64, keys: i64) {
+        match self.counts.iter_mut().rev().find(|(counted, _)| *counted == slice) {
+            Some((_, count)) => *count += keys,
+            None => self.counts.push((slice, keys)),
+        }
+    }
+
+    /// Gets a chunk and puts it to use; begins a new set of unsealed records when the chunk is of
+    /// another segment.
+    #[cold]
+    pub(crate) fn add_chunk(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        put_to_use: impl FnOnce(&mut Active, u32),
+    ) -> Result<()> {
+        let mut taker = Taker {
+            journal: &tools.journal,
+            reservation: &mut call.reservation,
+            began_segment: false,
+        };
+        let (segment, chunk) = taker.take()?;
+        call.began_segment |= taker.began_segment;
+        if self.active.as_ref().is_some_and(|active| active.segment.id != segment.id) {
+            self.freeze();
+        }
+        let active = self.active.get_or_insert_with(|| Active::new(segment, tools.index()));
+        put_to_use(active, chunk);
+        Ok(())
+    }
+
+    /// Ends the set of unsealed records; the next append begins another one.
+    pub(crate) fn freeze(&mut self) {
+        if let Some(active) = self.active.take() {
+            self.frozen.push(Arc::new(active));
+        }
+    }
+
+    /// Puts back a digest read from a journal.
+    pub(crate) fn restore(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        digest: Digest,
+        target: Target,
+    ) -> Result<()> {
+        self.journal_digest(tools, call, digest, target)?;
+        self.publish(digest, target, None);
+        self.count(target.slice, 1);
+        tools.quota.found_unsealed();
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! What a store tells about itself.
+
+use crate::time::Timestamp;
+
+/// Counters and sizes, as of the call. Counters start at zero when the store is opened.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Keys answered `New` (committed claims included).
+    pub new: u64,
+    /// Keys answered `Duplicate`.
+    pub duplicate: u64,
+    /// Keys answered `TooOld`.
+    pub too_old: u64,
+    /// Observations refused because the key was claimed.
+    pub in_flight: u64,
+    /// Claims granted.
+    pub claims_granted: u64,
+    /// Claims committed.
+    pub claims_committed: u64,
+    /// Claims abandoned.
+    pub claims_abandoned: u64,
+    /// Claims held now.
+    pub claims_held: u64,
+    /// Keys forgotten.
+    pub forgotten: u64,
+    /// Duplicates recorded again by `refresh_on_duplicate`.
+    pub refreshed: u64,
+    /// Keys for which the filter alone said "definitely new".
+    pub filter_negative: u64,
+    /// Keys that the filter suspected.
+    pub filter_positive: u64,
+    /// Suspected keys that the exact set did not hold.
+    pub filter_false_positive: u64,
+    /// `filter_false_positive` over all keys that were new; 0 before the first.
+    pub false_positive_rate: f64,
+    /// Share of the filter's bits that are set, in the fullest live column of a sample.
+    pub filter_fill: f64,
+    /// Keys that the filter is sized for; it is rebuilt larger when more are live.
+    pub filter_capacity: u64,
+    /// Shards whose filter is being rebuilt (all their keys are looked up in the exact set).
+    pub filters_rebuilding: u64,
+    /// Live keys, as records: a key recorded in two slices counts twice.
+    pub keys_live: u64,
+    /// Resident bytes: filter, index of unsealed records, unsealed records, claims.
+    pub memory_bytes: u64,
+    /// Bytes of all files (of the heap, for a store in memory).
+    pub disk_bytes: u64,
+    /// Live slices that hold keys, oldest first.
+    pub slices: Vec<SliceStats>,
+    /// Background jobs that failed and will be tried again; `last_background_error` says why.
+    pub background_errors: u64,
+    /// The last failure of a background job.
+    pub last_background_error: Option<String>,
+    /// What opening the store found.
+    pub recovery: RecoveryReport,
+}
+
+/// One slice of the window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SliceStats {
+    /// Number of the slice; later slices have higher numbers.
+    pub sequence: u64,
+    /// Its first instant.
+    pub start: Timestamp,
+    /// The instant after its last.
+    pub end: Timestamp,
+    /// When its keys are forgotten.
+    pub expires: Timestamp,
+    /// Sealed records.
+    pub sealed_keys: u64,
+    /// Sealed parts.
+    pub sealed_parts: u64,
+    /// Whether every key acknowledged in this slice is known to be held.
+    pub complete: bool,
+}
+
+/// What opening a store found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// The store was created by this open.
+    pub created: bool,
+    /// The previous owner closed the store; false after a crash.
+    pub clean_close: bool,
+    /// The machine was restarted since, so mapped state is not trusted unverified.
+    pub rebooted: bool,
+    /// Unsealed records read back from the journal.
+    pub replayed_keys: u64,
+    /// Claims that were in flight; they are granted again.
+    pub replayed_claims: u64,
+    /// Forgotten keys read back from the journal.
+    pub replayed_tombstones: u64,
+    /// Filters that had to be rebuilt, and why (empty when all were mapped as they were).
+    pub filters_rebuilt: u64,
+    /// Why they are rebuilt.
+    pub rebuild_reason: Option<String>,
+    /// Leftovers of interrupted work that were deleted (never part of the store).
+    pub leftovers_removed: u64,
+    /// Files that this engine did not write, moved to `set-aside/`.
+    pub set_aside: Vec<String>,
+    /// Slices that are no longer complete, with the reason.
+    pub damage: Vec<String>,
+    /// An error of the previous owner's last close.
+    pub close_error: Option<String>,
+}

@@ -1,0 +1,273 @@
+//! Storage in a directory: mapped files, one owner at a time.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::{Region, Storage};
+use crate::error::{Error, Result};
+use crate::format::names;
+
+/// A directory of which this process may be the owner.
+#[derive(Debug)]
+pub(crate) struct DirStorage {
+    dir: PathBuf,
+    /// Held, and with it the lock, until it is released.
+    lock: Mutex<Option<File>>,
+}
+
+const LOCK_POLL: Duration = Duration::from_millis(5);
+
+impl DirStorage {
+    /// Creates the directory if needed and takes its lock, waiting up to `wait` for another owner.
+    pub(crate) fn own(dir: &Path, wait: Duration) -> Result<Self> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|e| Error::io("creating the directory", dir, e))?;
+        refuse_foreign(dir)?;
+        let path = dir.join(names::LOCK);
+        let lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|e| Error::io("opening", &path, e))?;
+        wait_for_lock(&lock, &path, wait)?;
+        let pid = format!("{}\n", std::process::id());
+        lock.set_len(0)
+            .and_then(|()| lock.write_all_at(pid.as_bytes(), 0))
+            .map_err(|e| Error::io("writing", &path, e))?;
+        Ok(DirStorage { dir: dir.to_owned(), lock: Mutex::new(Some(lock)) })
+    }
+
+    /// The directory as it is, without owning it: for reading only.
+    pub(crate) fn read_only(dir: &Path) -> Result<Self> {
+        if !dir.join(names::STORE).is_file() {
+            return Err(match fs::metadata(dir) {
+                Err(e) => Error::io("opening", dir, e),
+                Ok(_) => Error::NotAStore { dir: dir.to_owned() },
+            });
+        }
+        Ok(DirStorage { dir: dir.to_owned(), lock: Mutex::new(None) })
+    }
+
+    /// The process that has the store open, if any.
+    pub(crate) fn owner(&self) -> Option<u32> {
+        let path = self.dir.join(names::LOCK);
+        let file = File::open(&path).ok()?;
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => Some(read_pid(&file)),
+            _ => None,
+        }
+    }
+}
+
+/// A directory with other things in it and no store is most likely a wrong path.
+fn refuse_foreign(dir: &Path) -> Result<()> {
+    let mut foreign = false;
+    for entry in fs::read_dir(dir).map_err(|e| Error::io("listing", dir, e))? {
+        let entry = entry.map_err(|e| Error::io("listing", dir, e))?;
+        let name = entry.file_name();
+        if name == names::STORE {
+            return Ok(());
+        }
+        foreign |= !name.to_str().is_some_and(names::is_ours) && name != "lost+found";
+    }
+    if foreign { Err(Error::NotAStore { dir: dir.to_owned() }) } else { Ok(()) }
+}
+
+fn wait_for_lock(lock: &File, path: &Path, wait: Duration) -> Result<()> {
+    let started = Instant::now();
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if started.elapsed() >= wait => {
+                return Err(Error::Locked { pid: read_pid(lock) });
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_POLL),
+            Err(TryLockError::Error(e)) => return Err(Error::io("locking", path, e)),
+        }
+    }
+}
+
+fn read_pid(lock: &File) -> u32 {
+    let mut text = [0; 16];
+    let read = lock.read_at(&mut text, 0).unwrap_or(0);
+    std::str::from_utf8(&text[..read]).ok().and_then(|t| t.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Gives the file its blocks, so that no later store into the map can meet a full disk.
+fn allocate(file: &File, len: u64) -> std::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len)?;
+    #[cfg(not(target_os = "linux"))]
+    {
+        let zeros = vec![0; 1 << 16];
+        let mut at = 0;
+        while at < len {
+            let part = zeros.len().min((len - at) as usize);
+            file.write_all_at(&zeros[..part], at)?;
+            at += part as u64;
+        }
+    }
+    Ok(())
+}
+
+impl Storage for DirStorage {
+    fn create(&self, name: &str, len: u64) -> Result<Region> {
+        let path = self.path(name);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|e| Error::io("creating", &path, e))?;
+        let mapped =
+            allocate(&file, len).map_err(|e| Error::io("allocating space for", &path, e)).and_then(
+                |()| memmap2::MmapRaw::map_raw(&file).map_err(|e| Error::io("mapping", &path, e)),
+            );
+        match mapped {
+            Ok(map) => Ok(Region::mapped(map)),
+            Err(error) => {
+                // A failed allocation leaves a partial file behind.
+                let _ = fs::remove_file(&path);
+                Err(error)
+            }
+        }
+    }
+
+    fn open(&self, name: &str, writable: bool) -> Result<Region> {
+        let path = self.path(name);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(writable)
+            .open(&path)
+            .map_err(|e| Error::io("opening", &path, e))?;
+        let empty = file.metadata().map_err(|e| Error::io("reading", &path, e))?.len() == 0;
+        if empty {
+            return Err(Error::corrupt(path, "it is empty"));
+        }
+        let map = if writable {
+            memmap2::MmapRaw::map_raw(&file)
+        } else {
+            memmap2::MmapOptions::new().map_raw_read_only(&file)
+        };
+        map.map(Region::mapped).map_err(|e| Error::io("mapping", path, e))
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.path(name);
+        let mut bytes = Vec::new();
+        match File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)) {
+            Ok(_) => Ok(Some(bytes)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io("reading", path, e)),
+        }
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8], durable: bool) -> Result<()> {
+        let temporary = self.path(&names::temporary(name));
+        let write = || -> std::io::Result<()> {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&temporary)?;
+            file.write_all(bytes)?;
+            if durable { file.sync_all() } else { Ok(()) }
+        };
+        write().map_err(|e| Error::io("writing", &temporary, e))?;
+        let path = self.path(name);
+        fs::rename(&temporary, &path).map_err(|e| Error::io("renaming to", path, e))?;
+        if durable { self.sync_names() } else { Ok(()) }
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        let path = self.path(name);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("removing", path, e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn set_aside(&self, name: &str) -> Result<()> {
+        let aside = self.dir.join(names::SET_ASIDE);
+        fs::create_dir_all(&aside).map_err(|e| Error::io("creating the directory", &aside, e))?;
+        let mut target = aside.join(name);
+        let mut copy = 1;
+        while target.exists() {
+            target = aside.join(format!("{name}.{copy}"));
+            copy += 1;
+        }
+        let path = self.path(name);
+        fs::rename(&path, target).map_err(|e| Error::io("setting aside", path, e))
+    }
+
+    fn list(&self) -> Result<Vec<String>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(|e| Error::io("listing", &self.dir, e))? {
+            let entry = entry.map_err(|e| Error::io("listing", &self.dir, e))?;
+            // A name that is not text is not ours and cannot be mistaken for ours: left alone.
+            if let Ok(name) = entry.file_name().into_string()
+                && name != names::SET_ASIDE
+            {
+                files.push(name);
+            }
+        }
+        Ok(files)
+    }
+
+    fn sync(&self, name: &str, region: &Region) -> Result<()> {
+        match region.map() {
+            Some(map) => map.flush().map_err(|e| Error::io("syncing", self.path(name), e)),
+            None => Ok(()),
+        }
+    }
+
+    fn sync_names(&self) -> Result<()> {
+        File::open(&self.dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|e| Error::io("syncing the directory", &self.dir, e))
+    }
+
+    fn place(&self) -> Result<[u8; 32]> {
+        // The header file is written once and never replaced, so its inode and birth time stay.
+        let path = self.path(names::STORE);
+        let meta = fs::metadata(&path).map_err(|e| Error::io("reading", path, e))?;
+        let born = meta
+            .created()
+            .ok()
+            .and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok())
+            .map_or(0, |d| d.as_nanos() as u64);
+        let mut place = [0; 32];
+        for (out, value) in place.chunks_exact_mut(8).zip([meta.dev(), meta.ino(), born]) {
+            out.copy_from_slice(&value.to_le_bytes());
+        }
+        Ok(place)
+    }
+
+    fn release(&self) {
+        *self.lock.lock() = None;
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    fn allocated_bytes(&self) -> u64 {
+        let Ok(entries) = fs::read_dir(&self.dir) else { return 0 };
+        entries.flatten().filter_map(|e| e.metadata().ok()).map(|m| m.blocks() * 512).sum()
+    }
+}

@@ -1,0 +1,60 @@
+//! Where the bytes live: a directory of mapped files, or the heap. Everything above works on
+//! [`Region`]s and names, and does not know which.
+
+mod dir;
+mod heap;
+mod region;
+
+use std::path::PathBuf;
+
+pub(crate) use dir::DirStorage;
+pub(crate) use heap::HeapStorage;
+pub(crate) use region::{Advice, Region, SharedCell, prefetch, prefetch_block};
+
+use crate::error::Result;
+
+/// A flat set of named files. Names come from `format::names` alone.
+pub(crate) trait Storage: Send + Sync {
+    /// A new file of `len` zero bytes, its space fully allocated (a store to a hole of a full disk
+    /// would kill the process), mapped for writing. On an error nothing is left behind.
+    fn create(&self, name: &str, len: u64) -> Result<Region>;
+
+    /// An existing file, mapped for writing or for reading only.
+    fn open(&self, name: &str, writable: bool) -> Result<Region>;
+
+    /// The whole content of a small file; `None` if there is none.
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>>;
+
+    /// Replaces a small file whole: written beside it, renamed over it. After a crash of the process
+    /// either the old or the new content is there. `durable` makes that hold for power loss too
+    /// (file sync, rename, directory sync).
+    fn replace(&self, name: &str, bytes: &[u8], durable: bool) -> Result<()>;
+
+    /// Removes a file. What is mapped stays mapped.
+    fn remove(&self, name: &str) -> Result<()>;
+
+    /// Moves a file that is not ours to `set-aside/`, where nothing looks.
+    fn set_aside(&self, name: &str) -> Result<()>;
+
+    /// All files, `set-aside/` excepted.
+    fn list(&self) -> Result<Vec<String>>;
+
+    /// Writes a region's dirty pages to the disk and waits for it.
+    fn sync(&self, name: &str, region: &Region) -> Result<()>;
+
+    /// Makes creations, renames and removals survive power loss.
+    fn sync_names(&self) -> Result<()>;
+
+    /// What identifies the files' place: file system, inode and birth time of the directory. A copy
+    /// or a restored backup has another one.
+    fn place(&self) -> Result<[u8; 32]>;
+
+    /// Gives the directory to its next owner.
+    fn release(&self);
+
+    /// The path to name in an error.
+    fn path(&self, name: &str) -> PathBuf;
+
+    /// Bytes allocated by all files.
+    fn allocated_bytes(&self) -> u64;
+}

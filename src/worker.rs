@@ -1,0 +1,93 @@
+//! Background threads, shared by all stores of the process: one for what others may soon wait for
+//! (sealing, the next segment), one for long work (merging, rebuilding).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{OnceLock, Weak};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use parking_lot::Mutex;
+
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    Urgent,
+    Bulk,
+}
+
+/// What wants to be reminded now and then.
+pub(crate) trait Heartbeat: Send + Sync {
+    /// Called about once a second; must be quick.
+    fn heartbeat(&self);
+}
+
+const BEAT: Duration = Duration::from_secs(1);
+
+struct Pool {
+    urgent: Sender<Job>,
+    bulk: Sender<Job>,
+    watched: Mutex<Vec<Weak<dyn Heartbeat>>>,
+}
+
+fn pool() -> &'static Pool {
+    static POOL: OnceLock<Pool> = OnceLock::new();
+    POOL.get_or_init(|| {
+        let (urgent, urgent_jobs) = unbounded();
+        let (bulk, bulk_jobs) = unbounded();
+        spawn("onceonly-seal", urgent_jobs, true);
+        spawn("onceonly-merge", bulk_jobs, false);
+        Pool { urgent, bulk, watched: Mutex::default() }
+    })
+}
+
+/// Where the system refuses a thread, the receiver is dropped and jobs run in their sender.
+fn spawn(name: &str, jobs: Receiver<Job>, beats: bool) {
+    let _ = std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&jobs, beats));
+}
+
+fn work(jobs: &Receiver<Job>, beats: bool) {
+    let mut next_beat = std::time::Instant::now() + BEAT;
+    loop {
+        let left = next_beat.saturating_duration_since(std::time::Instant::now());
+        match jobs.recv_timeout(left) {
+            // A job that panics must not take the thread from all other stores.
+            Ok(job) => drop(catch_unwind(AssertUnwindSafe(job))),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if std::time::Instant::now() >= next_beat {
+            next_beat = std::time::Instant::now() + BEAT;
+            if beats {
+                beat();
+            }
+        }
+    }
+}
+
+fn beat() {
+    let watched: Vec<_> = {
+        let mut watched = pool().watched.lock();
+        watched.retain(|weak| weak.strong_count() > 0);
+        watched.iter().filter_map(Weak::upgrade).collect()
+    };
+    for one in watched {
+        let _ = catch_unwind(AssertUnwindSafe(|| one.heartbeat()));
+    }
+}
+
+/// Runs a job in the background.
+pub(crate) fn submit(lane: Lane, job: Job) {
+    let sender = match lane {
+        Lane::Urgent => &pool().urgent,
+        Lane::Bulk => &pool().bulk,
+    };
+    if let Err(refused) = sender.send(job) {
+        (refused.0)();
+    }
+}
+
+/// Reminds `one` until it is dropped.
+pub(crate) fn watch(one: Weak<dyn Heartbeat>) {
+    pool().watched.lock().push(one);
+}

@@ -1,0 +1,165 @@
+//! The parent: knows what the child had acknowledged when it was killed, and asks the store.
+
+use std::collections::BTreeMap;
+
+use onceonly::{Dedup, Verdict};
+
+use crate::board::{Board, WORKERS};
+use crate::child::granted;
+use crate::plan::{Author, Plan, Time};
+
+/// What a key must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// Acknowledged between these two instants.
+    Marked(i64, i64),
+    /// Acknowledged as claimed, and never committed.
+    InFlight,
+    /// Certainly not marked; a claim on it may be in flight.
+    Unmarked,
+    /// The kill came during its operation, which may have taken effect.
+    Unknown,
+}
+
+pub(crate) struct Judge {
+    time: Time,
+    fates: BTreeMap<String, Fate>,
+    fresh: u64,
+}
+
+impl Judge {
+    pub(crate) fn new(time: Time) -> Self {
+        Judge { time, fates: BTreeMap::new(), fresh: 0 }
+    }
+
+    /// Reads from the board what a killed child had done.
+    pub(crate) fn note(&mut self, board: &Board, seed: u64, cycle: u64) {
+        for number in 0..WORKERS {
+            let worker = board.worker(number);
+            let author = Author { seed, cycle, worker: number };
+            let acknowledged = worker.acknowledged();
+            assert!(worker.started() <= acknowledged + 1);
+            for op in 0..worker.started() {
+                let plan = author.plan(op);
+                let fate = if op < acknowledged {
+                    acknowledged_fate(plan, worker.times(op))
+                } else {
+                    interrupted_fate(plan, worker.may_have_committed(op))
+                };
+                self.fates.extend(author.keys(op).into_iter().map(|key| (key, fate)));
+            }
+        }
+    }
+
+    /// Asks the reopened store, between the instants that `now` tells, for everything.
+    pub(crate) fn judge(&mut self, store: &Dedup, now: impl Fn() -> i64) {
+        let report = store.stats().recovery;
+        assert_eq!(report.set_aside, Vec::<String>::new());
+        // After a reboot without a close the store has to assume a power loss; without one, it may
+        // not shrug its shoulders.
+        if self.time == Time::System {
+            assert_eq!(report.damage, Vec::<String>::new(), "a kill damages nothing");
+        }
+        self.judge_claims(store);
+        let keys: Vec<String> = self.fates.keys().cloned().collect();
+        for batch in keys.chunks(500) {
+            let before = now();
+            let live = store.contains_batch(batch).unwrap();
+            let after = now();
+            for (key, live) in batch.iter().zip(live) {
+                self.judge_key(key, live, before, after);
+            }
+        }
+        self.claim_again(store, &now);
+        self.judge_fresh(store);
+    }
+
+    fn judge_key(&mut self, key: &str, live: bool, before: i64, after: i64) {
+        let window = i64::try_from(self.time.window().as_nanos()).unwrap();
+        let slice = window / i64::from(self.time.slices()) + 1;
+        match self.fates[key] {
+            Fate::Marked(earliest, latest) => {
+                let must_live = after <= earliest + window;
+                let must_be_gone = before >= latest + window + slice;
+                assert!(live || !must_live, "{key} was acknowledged and is lost");
+                assert!(!live || !must_be_gone, "{key} has expired and is live");
+                if must_be_gone {
+                    self.fates.remove(key);
+                }
+            }
+            Fate::InFlight | Fate::Unmarked => assert!(!live, "{key} is a false duplicate"),
+            Fate::Unknown => {
+                self.fates.remove(key);
+            }
+        }
+    }
+
+    /// Every claim in flight is known, and nothing is in flight that never was.
+    fn judge_claims(&self, store: &Dedup) {
+        let listed = store.claims().unwrap();
+        assert!(listed.iter().all(|info| info.orphaned && info.lease_left.is_zero()));
+        let notes: Vec<String> =
+            listed.into_iter().map(|info| String::from_utf8(info.note).unwrap()).collect();
+        for (key, fate) in &self.fates {
+            if *fate == Fate::InFlight {
+                assert!(notes.contains(key), "the claim on {key} is lost");
+            }
+        }
+        for note in notes.iter().filter(|note| !note.is_empty()) {
+            let fate = self.fates.get(note);
+            let marked = matches!(fate, Some(Fate::Marked(..)));
+            assert!(fate.is_some() && !marked, "{note} is in flight, but {fate:?}");
+        }
+    }
+
+    /// Grants the unmarked keys again: half of them are committed, half are given back.
+    fn claim_again(&mut self, store: &Dedup, now: &impl Fn() -> i64) {
+        let open = |(_, fate): &(&String, &Fate)| matches!(fate, Fate::InFlight | Fate::Unmarked);
+        let keys: Vec<String> =
+            self.fates.iter().filter(open).map(|(key, _)| key.clone()).collect();
+        for (n, key) in keys.into_iter().enumerate() {
+            let before = now();
+            let guard = granted(store.claim(&key).unwrap());
+            if n % 2 == 0 {
+                guard.commit().unwrap();
+                self.fates.insert(key, Fate::Marked(before, now()));
+            } else {
+                guard.abandon();
+                self.fates.remove(&key);
+            }
+        }
+        // What is left was interrupted, and its keys are no longer in the books.
+        for guard in store.expired_claims().unwrap() {
+            guard.abandon();
+        }
+        assert_eq!(store.claims().unwrap(), []);
+    }
+
+    fn judge_fresh(&mut self, store: &Dedup) {
+        for _ in 0..20 {
+            self.fresh += 1;
+            let key = format!("fresh-{}", self.fresh);
+            assert!(!store.contains(&key).unwrap(), "{key} is a false duplicate");
+            assert_eq!(store.observe(&key).unwrap(), Verdict::New);
+        }
+    }
+}
+
+fn acknowledged_fate(plan: Plan, (earliest, latest): (i64, i64)) -> Fate {
+    match plan {
+        Plan::Hold => Fate::InFlight,
+        Plan::Abandon | Plan::Forget(_) => Fate::Unmarked,
+        _ => Fate::Marked(earliest, latest),
+    }
+}
+
+fn interrupted_fate(plan: Plan, may_have_committed: bool) -> Fate {
+    match plan {
+        Plan::Hold | Plan::Abandon => Fate::Unmarked,
+        // Killed between claim and commit: never a duplicate.
+        Plan::ClaimAndCommit | Plan::ClaimAndCommitBatch(_) if !may_have_committed => {
+            Fate::Unmarked
+        }
+        _ => Fate::Unknown,
+    }
+}
