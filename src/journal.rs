@@ -61,6 +61,7 @@ impl Segment {
         Ok(Segment { id, region, chunks, next: AtomicU32::new(chunks) })
     }
 
+    #[inline]
     pub(crate) fn chunk(&self, index: u32) -> &Chunk {
         &self.region.cells::<Chunk>()[1 + index as usize]
     }

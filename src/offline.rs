@@ -9,7 +9,7 @@ use crate::catalog::{Slice, Timeline};
 use crate::claim::ClaimInfo;
 use crate::config::{Builder, Settings};
 use crate::digest::{Digest, DigestKind, DigestMap, KeyHasher};
-use crate::engine::{read_header, read_manifest};
+use crate::engine::{FilterFile, read_header, read_manifest};
 use crate::error::{Error, Result};
 use crate::exact::run::Run;
 use crate::explain::{Explanation, KeyState, Sighting, Tier};
@@ -346,7 +346,9 @@ impl View {
     fn filter_fill(&self) -> f64 {
         let columns = Columns::for_slices(self.manifest.geometry.slices);
         let filters = self.manifest.filters.iter().filter_map(|entry| {
-            crate::engine::open_filter(&self.storage, self.header.store, entry, columns, false).ok()
+            let (storage, store) = (&self.storage, self.header.store);
+            let file = FilterFile::open(storage, store, entry.file, columns, false).ok()?;
+            file.filter(entry.shard as usize)
         });
         filters.flat_map(|filter| filter.fill(256)).fold(0.0, f64::max)
     }
@@ -437,10 +439,12 @@ impl View {
             note(&mut found, checked)?;
         }
         let columns = Columns::for_slices(self.manifest.geometry.slices);
-        for entry in &self.manifest.filters {
+        let mut filters: Vec<u64> = self.manifest.filters.iter().map(|f| f.file).collect();
+        filters.dedup();
+        for file in filters {
             found.files_checked += 1;
             let (storage, store) = (&self.storage, self.header.store);
-            let opened = crate::engine::open_filter(storage, store, entry, columns, false);
+            let opened = FilterFile::open(storage, store, file, columns, false);
             note(&mut found, opened.map(drop))?;
         }
         let foreign = self.storage.list()?.into_iter().filter(|name| !names::is_ours(name));

@@ -101,7 +101,7 @@ impl Plan {
         Plan {
             memory_bytes: grown + 2 * (segment + index),
             disk_bytes: grown + 3 * segment + sealed + 4 * PAGE as u64,
-            files: 4 + 2 * shards + 4 + (slices + 1) * MERGE_AT as u64,
+            files: 4 + 2 + 4 + (slices + 1) * MERGE_AT as u64,
             memory_per_further_million: further(per_key),
             disk_per_further_million: further(per_key + 16.1),
             filter_bytes: filter,

@@ -20,6 +20,7 @@ impl Quota {
         Quota { max, live: AtomicI64::new(0), opened_with: Mutex::default() }
     }
 
+    #[inline]
     pub(crate) fn is_limited(&self) -> bool {
         self.max.is_some()
     }

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 use onceonly::{Claim, ClaimGuard, CommitError, Dedup, Scope, Timestamp, Verdict};
+
+use crate::setup::name_store;
 
 /// The keys of a batch, with their times in event time.
 pub(crate) enum Keys<'a> {
@@ -102,10 +104,10 @@ impl Decider {
     pub(crate) fn close(&mut self, dir: Option<&Path>) -> Result<()> {
         self.guards.clear();
         let closed = self.store.close();
-        match dir {
-            Some(dir) => closed.with_context(|| dir.display().to_string()),
-            None => Ok(closed?),
-        }
+        closed.map_err(|error| match dir {
+            Some(dir) => name_store(dir)(error),
+            None => error.into(),
+        })
     }
 }
 

@@ -1,15 +1,14 @@
 //! The commands that look into a store: `inspect`, `verify`, `explain`, and `forget`.
 
 use std::fmt::{Display, Write as _};
-use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use onceonly::offline::{self, Inspection};
 use onceonly::{Builder, Explanation, Key, KeyState, Scope, Tier};
 
 use crate::args::{KeyArgs, StoreArgs};
 use crate::output;
-use crate::setup::{Usage, bytes_of};
+use crate::setup::{Usage, bytes_of, name_store};
 use crate::timestamp::show;
 use crate::units::{bytes, duration, grouped};
 
@@ -27,12 +26,8 @@ impl Table {
     }
 }
 
-fn named(dir: &Path) -> impl FnOnce() -> String + '_ {
-    || dir.display().to_string()
-}
-
 pub(crate) fn inspect(args: &StoreArgs) -> Result<()> {
-    let found = offline::inspect(&args.dir).with_context(named(&args.dir))?;
+    let found = offline::inspect(&args.dir).map_err(name_store(&args.dir))?;
     let mut table = Table::default();
     settings(&mut table, &found);
     contents(&mut table, &found);
@@ -89,7 +84,7 @@ fn contents(table: &mut Table, found: &Inspection) {
 }
 
 pub(crate) fn verify(args: &StoreArgs) -> Result<()> {
-    let found = offline::verify(&args.dir).with_context(named(&args.dir))?;
+    let found = offline::verify(&args.dir).map_err(name_store(&args.dir))?;
     let mut table = Table::default();
     table.row("files checked", grouped(found.files_checked));
     table.row("blocks checked", grouped(found.blocks_checked));
@@ -123,7 +118,7 @@ fn key_of(args: &KeyArgs) -> Result<Vec<u8>> {
 pub(crate) fn explain(args: &KeyArgs) -> Result<()> {
     let key = key_of(args)?;
     let scope = args.scope.as_ref().map(bytes_of);
-    let found = offline::explain(&args.dir, scope, &key).with_context(named(&args.dir))?;
+    let found = offline::explain(&args.dir, scope, &key).map_err(name_store(&args.dir))?;
     explanation(&found).print()
 }
 
@@ -170,13 +165,13 @@ fn explanation(found: &Explanation) -> Table {
 
 pub(crate) fn forget(args: &KeyArgs) -> Result<()> {
     let key = key_of(args)?;
-    let builder = Builder::stored(&args.dir).with_context(named(&args.dir))?;
-    let store = builder.open(&args.dir).with_context(named(&args.dir))?;
+    let builder = Builder::stored(&args.dir).map_err(name_store(&args.dir))?;
+    let store = builder.open(&args.dir).map_err(name_store(&args.dir))?;
     let scope = match &args.scope {
         Some(name) => store.scope(bytes_of(name)),
         None => Scope::clone(&store),
     };
-    let was_live = scope.forget(&key).with_context(named(&args.dir))?;
-    store.close().with_context(named(&args.dir))?;
+    let was_live = scope.forget(&key).map_err(name_store(&args.dir))?;
+    store.close().map_err(name_store(&args.dir))?;
     output::print(if was_live { "forgotten\n" } else { "not known\n" })
 }

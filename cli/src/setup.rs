@@ -6,8 +6,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result};
-use onceonly::{Builder, Dedup, Timestamp};
+use anyhow::Result;
+use onceonly::{Builder, Dedup, Error as StoreError, Timestamp};
 
 use crate::args::{DedupArgs, Format};
 use crate::input::{self, Estimate};
@@ -124,30 +124,40 @@ pub(crate) fn open_store(args: &DedupArgs, input: Estimate) -> Result<Dedup> {
     };
     let builder = builder.event_time(args.time.is_some()).max_event_lead(FIFTY_YEARS);
     match &args.state {
-        Some(dir) => builder.open(dir).with_context(|| dir.display().to_string()),
+        Some(dir) => builder.open(dir).map_err(name_store(dir)),
         None => Ok(builder.in_memory()?),
     }
 }
 
 /// The settings of the store in `dir`, with another window if one is given.
 fn stored(dir: &Path, window: Option<Duration>, fresh: impl Fn() -> Builder) -> Result<Builder> {
-    if is_unused(dir) {
-        return match window {
-            Some(window) => Ok(fresh().window(window)),
-            None => usage(format!(
-                "{} holds no state yet: --window says how long a key is to be remembered",
-                dir.display()
-            )),
-        };
+    match (Builder::stored(dir), window) {
+        (Ok(builder), Some(window)) => Ok(builder.window(window)),
+        (Ok(builder), None) => Ok(builder),
+        // Nothing there yet, or a run was killed while it created the store, or the directory
+        // belongs to something else: opening it tells them apart.
+        (Err(StoreError::NotAStore { .. } | StoreError::Io { .. }), Some(window)) => {
+            Ok(fresh().window(window))
+        }
+        (Err(_), None) if is_unused(dir) => usage(format!(
+            "{} holds no state yet: --window says how long a key is to be remembered",
+            dir.display()
+        )),
+        (Err(error), _) => Err(name_store(dir)(error)),
     }
-    let builder = Builder::stored(dir).with_context(|| dir.display().to_string())?;
-    Ok(match window {
-        Some(window) => builder.window(window),
-        None => builder,
-    })
 }
 
-/// Whether a store can be created in `dir`; any doubt is left to opening it.
+/// Puts the store's directory before an error that does not name it.
+pub(crate) fn name_store(dir: &Path) -> impl Fn(StoreError) -> anyhow::Error + '_ {
+    move |error| match error {
+        StoreError::NotAStore { .. } | StoreError::Io { .. } | StoreError::Corrupt { .. } => {
+            error.into()
+        }
+        _ => anyhow::Error::new(error).context(dir.display().to_string()),
+    }
+}
+
+/// Whether there is nothing in `dir`.
 fn is_unused(dir: &Path) -> bool {
     match std::fs::read_dir(dir) {
         Ok(mut entries) => entries.next().is_none(),

@@ -5,8 +5,6 @@
 //! cannot answer is fetched in a first pass and decided in a second. A shard that another thread
 //! holds is left for later.
 
-use parking_lot::MutexGuard;
-
 use super::Engine;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -72,10 +70,31 @@ impl Group {
     }
 }
 
-/// Keys that the filter suspected, to be decided when what they need has been fetched.
-struct Suspects {
+/// Some keys of a group.
+struct Numbers {
     numbers: [u8; GROUP],
     len: usize,
+}
+
+impl Numbers {
+    fn new() -> Self {
+        Numbers { numbers: [0; GROUP], len: 0 }
+    }
+
+    #[inline]
+    fn push(&mut self, number: u8) {
+        self.numbers[self.len] = number;
+        self.len += 1;
+    }
+
+    fn extend(&mut self, numbers: &[u8]) {
+        self.numbers[self.len..self.len + numbers.len()].copy_from_slice(numbers);
+        self.len += numbers.len();
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        &self.numbers[..self.len]
+    }
 }
 
 impl Engine {
@@ -207,57 +226,50 @@ impl Engine {
     #[inline]
     fn decide_group(&self, call: &mut Call, group: &Group, decided: &mut Decided<'_>) {
         let order = group.by_shard(self.config.shard_bits);
-        let mut suspects = Suspects { numbers: [0; GROUP], len: 0 };
-        let mut later = Suspects { numbers: [0; GROUP], len: 0 };
-        self.for_each_shard(group, &order[..group.len], Some(&mut later), |shard, number| {
-            self.glance_at(call, shard, group, number, &mut suspects, decided);
+        let mut suspects = Numbers::new();
+        let mut later = Numbers::new();
+        self.for_each_shard(group, &order[..group.len], Some(&mut later), |shard, numbers| {
+            self.glance_at(call, shard, group, numbers, &mut suspects, decided);
         });
-        let postponed = later.numbers;
-        self.for_each_shard(group, &postponed[..later.len], None, |shard, number| {
-            self.glance_at(call, shard, group, number, &mut suspects, decided);
-        });
+        if later.len > 0 {
+            self.for_each_shard(group, later.as_slice(), None, |shard, numbers| {
+                self.glance_at(call, shard, group, numbers, &mut suspects, decided);
+            });
+        }
         if suspects.len > 0 {
             self.decide_suspects(call, group, &suspects, decided);
         }
     }
 
-    /// Calls `work` for each number, one lock for those that follow each other in a shard. With
-    /// `later`, those of shards that are held by others are put there instead.
+    /// Calls `work` with each shard and the numbers of its keys, under the shard's lock. With
+    /// `later`, the numbers of shards that are held by others are put there instead.
     #[inline]
     fn for_each_shard(
         &self,
         group: &Group,
         numbers: &[u8],
-        mut later: Option<&mut Suspects>,
-        mut work: impl FnMut(Result<&mut MutexGuard<'_, Shard>>, usize),
+        mut later: Option<&mut Numbers>,
+        mut work: impl FnMut(Result<&mut Shard>, &[u8]),
     ) {
         let bits = self.config.shard_bits;
         let mut at = 0;
         while at < numbers.len() {
             let index = group.digests[usize::from(numbers[at])].shard(bits);
             let same = |number: &u8| group.digests[usize::from(*number)].shard(bits) == index;
-            let count = numbers[at..].iter().take_while(|number| same(number)).count();
+            let count = 1 + numbers[at + 1..].iter().take_while(|number| same(number)).count();
             let part = &numbers[at..at + count];
             at += count;
-            let guard = match &mut later {
-                None => self.shards[index].lock(),
-                Some(later) => match self.shards[index].try_lock() {
-                    Some(guard) => guard,
-                    None => {
-                        later.numbers[later.len..later.len + count].copy_from_slice(part);
-                        later.len += count;
-                        continue;
-                    }
-                },
+            let mut guard = match (self.shards[index].try_lock(), &mut later) {
+                (Some(guard), _) => guard,
+                (None, Some(later)) => {
+                    later.extend(part);
+                    continue;
+                }
+                (None, None) => self.shards[index].lock(),
             };
-            let mut guard = guard;
-            let updated = self.update(&mut guard);
-            for number in part {
-                let shard = match &updated {
-                    Ok(()) => Ok(&mut guard),
-                    Err(_) => Err(Error::Closed),
-                };
-                work(shard, usize::from(*number));
+            match self.update(&mut guard) {
+                Ok(()) => work(Ok(&mut guard), part),
+                Err(error) => work(Err(error), part),
             }
         }
     }
@@ -266,46 +278,46 @@ impl Engine {
     fn glance_at(
         &self,
         call: &mut Call,
-        shard: Result<&mut MutexGuard<'_, Shard>>,
+        shard: Result<&mut Shard>,
         group: &Group,
-        number: usize,
-        suspects: &mut Suspects,
+        numbers: &[u8],
+        suspects: &mut Numbers,
         decided: &mut Decided<'_>,
     ) {
-        let digest = group.digests[number];
-        let glanced = shard.and_then(|shard| {
-            let glance = shard.glance(&self.tools, call, digest)?;
-            if let Glance::Suspect(mask) = glance {
-                shard.prefetch_suspects(digest, mask);
-            }
-            Ok(glance)
-        });
-        match glanced {
-            Ok(Glance::New) => {}
-            Ok(Glance::Suspect(_)) => {
-                suspects.numbers[suspects.len] = number as u8;
-                suspects.len += 1;
-            }
-            Err(error) => decided.fail(group.first + number, error),
-        }
+        let keys = Glance { digests: &group.digests, numbers };
+        let (struck, error) = match shard {
+            Ok(shard) => match shard.glance(&self.tools, call, &keys, |n| suspects.push(n)) {
+                Ok(()) => return,
+                Err(struck) => struck,
+            },
+            Err(error) => (numbers[0], error),
+        };
+        // The keys before are decided, those from here on are not.
+        let undecided = numbers.iter().skip_while(|number| **number != struck);
+        undecided.for_each(|number| decided.failed.push(group.first + usize::from(*number)));
+        decided.error.get_or_insert(error);
     }
 
     fn decide_suspects(
         &self,
         call: &mut Call,
         group: &Group,
-        suspects: &Suspects,
+        suspects: &Numbers,
         decided: &mut Decided<'_>,
     ) {
-        self.for_each_shard(group, &suspects.numbers[..suspects.len], None, |shard, number| {
-            let digest = group.digests[number];
-            let verdict = shard.and_then(|shard| {
-                let target = shard.current();
-                shard.observe(&self.tools, call, digest, target, || self.time.now())
-            });
-            match verdict {
-                Ok(verdict) => decided.verdicts[group.first + number] = verdict,
-                Err(error) => decided.fail(group.first + number, error),
+        self.for_each_shard(group, suspects.as_slice(), None, |mut shard, numbers| {
+            for number in numbers.iter().map(|number| usize::from(*number)) {
+                let verdict = match &mut shard {
+                    Ok(shard) => {
+                        let (digest, target) = (group.digests[number], shard.current());
+                        shard.observe(&self.tools, call, digest, target, || self.time.now())
+                    }
+                    Err(_) => Err(Error::Closed),
+                };
+                match verdict {
+                    Ok(verdict) => decided.verdicts[group.first + number] = verdict,
+                    Err(error) => decided.fail(group.first + number, error),
+                }
             }
         });
     }
@@ -339,12 +351,16 @@ impl Engine {
             next.len = 0;
             next.fill(self, &mut digests);
             let order = group.by_shard(self.config.shard_bits);
-            self.for_each_shard(&group, &order[..group.len], None, |shard, number| {
-                if error.is_none() {
-                    let done =
-                        shard.and_then(|s| work(s, group.first + number, group.digests[number]));
-                    error = done.err();
+            self.for_each_shard(&group, &order[..group.len], None, |shard, numbers| {
+                if error.is_some() {
+                    return;
                 }
+                let done = shard.and_then(|shard| {
+                    numbers.iter().map(|number| usize::from(*number)).try_for_each(|number| {
+                        work(shard, group.first + number, group.digests[number])
+                    })
+                });
+                error = done.err();
             });
             std::mem::swap(&mut group, &mut next);
         }

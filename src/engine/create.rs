@@ -9,7 +9,8 @@ use parking_lot::{Mutex, RwLock};
 
 use super::maintain::Maintenance;
 use super::time::{EngineTime, NO_WATERMARK};
-use super::{Engine, FilterHint, Window, claims, rebuild, recover};
+use super::rebuild::FilterFile;
+use super::{Engine, FilterHint, Window, claims, recover};
 use crate::catalog::Timeline;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -343,21 +344,24 @@ impl Opening {
             return self.create_filters(shards, columns);
         }
         let mut filters: Vec<Option<Filter>> = (0..shards).map(|_| None).collect();
-        for entry in std::mem::take(&mut self.manifest.filters) {
+        let entries = std::mem::take(&mut self.manifest.filters);
+        let mut files: Vec<u64> = entries.iter().map(|entry| entry.file).collect();
+        files.sort_unstable();
+        files.dedup();
+        for number in files {
+            let (storage, store) = (&*self.storage, self.header.store);
             let opened = match reason {
                 Some(_) => None,
-                None => {
-                    rebuild::open(&*self.storage, self.header.store, &entry, columns, true).ok()
-                }
+                None => FilterFile::open(storage, store, number, columns, true).ok(),
             };
-            match (opened, filters.get_mut(entry.shard as usize)) {
-                (Some(filter), Some(place)) => {
-                    *place = Some(filter);
-                    self.manifest.filters.push(entry);
-                }
-                _ => {
-                    let name = names::numbered(names::Kind::Filter, entry.file);
-                    self.storage.remove(&name)?;
+            let Some(file) = opened else {
+                self.storage.remove(&names::numbered(names::Kind::Filter, number))?;
+                continue;
+            };
+            for entry in entries.iter().filter(|entry| entry.file == number) {
+                if let Some(place) = filters.get_mut(entry.shard as usize) {
+                    *place = file.filter(entry.shard as usize);
+                    self.manifest.filters.push(entry.clone());
                 }
             }
         }
@@ -371,16 +375,13 @@ impl Opening {
 
     fn create_filters(&mut self, shards: usize, columns: Columns) -> Result<Vec<Option<Filter>>> {
         let blocks = shard_blocks(&self.config, self.config.expected_keys);
-        (0..shards)
-            .map(|shard| {
-                let file = self.manifest.next_file;
-                self.manifest.next_file += 1;
-                let (storage, store) = (&*self.storage, self.header.store);
-                let filter = rebuild::create(storage, store, file, shard, blocks, columns)?;
-                self.manifest.filters.push(FilterEntry { file, shard: shard as u32 });
-                Ok(Some(filter))
-            })
-            .collect()
+        let number = self.manifest.next_file;
+        self.manifest.next_file += 1;
+        let (storage, store) = (&*self.storage, self.header.store);
+        let file = FilterFile::create(storage, store, number, shards, blocks, columns)?;
+        self.manifest.filters =
+            (0..shards as u32).map(|shard| FilterEntry { file: number, shard }).collect();
+        Ok((0..shards).map(|shard| file.filter(shard)).collect())
     }
 
     /// Names this open in the manifest, before anything of it is written.

@@ -24,14 +24,14 @@ use crate::digest::{Digest, KeyHasher};
 use crate::error::{Error, Result};
 use crate::format::header::StoreHeader;
 use crate::ledger::Ledger;
-use crate::shard::{Call, Shard, Tools};
+use crate::shard::{Call, Glance, Shard, Tools};
 use crate::stats::RecoveryReport;
 use crate::time::Timestamp;
 use crate::verdict::Verdict;
 
 pub(crate) use claims::{Attempt, Grant};
 pub(crate) use create::{open_dir, open_in_memory, read_header, read_manifest};
-pub(crate) use rebuild::open as open_filter;
+pub(crate) use rebuild::FilterFile;
 
 /// An open store.
 pub(crate) struct Engine {
@@ -190,7 +190,9 @@ impl Engine {
         self.tick();
         self.prefetch(digest);
         self.with_shard(digest, |shard, call| {
-            if let crate::shard::Glance::New = shard.glance(&self.tools, call, digest)? {
+            let (mut suspected, keys) = (false, Glance { digests: &[digest], numbers: &[0] });
+            shard.glance(&self.tools, call, &keys, |_| suspected = true).map_err(|(_, e)| e)?;
+            if !suspected {
                 return Ok(Verdict::New);
             }
             let target = shard.current();

@@ -57,40 +57,49 @@ impl Engine {
         live.max(fullest * u64::from(self.config.slices))
     }
 
-    /// Rebuilds every filter that is missing or too small, shard by shard.
+    /// Rebuilds every filter that is missing or too small, shard by shard, into one file.
     pub(super) fn rebuild_due(&self) -> Result<()> {
+        let blocks = shard_blocks(&self.config, self.maintenance.filter_keys.load(Acquire));
+        let mut due = Vec::new();
         for index in 0..self.shards.len() {
-            let blocks = shard_blocks(&self.config, self.maintenance.filter_keys.load(Acquire));
-            let due = {
-                let shard = self.enter(index)?;
-                shard.filter.as_ref().is_none_or(|filter| filter.blocks() < blocks)
-            };
-            if due {
-                self.rebuild(index, blocks)?;
+            let shard = self.enter(index)?;
+            if shard.filter.as_ref().is_none_or(|filter| filter.blocks() < blocks) {
+                due.push(index);
             }
         }
-        Ok(())
+        if due.is_empty() {
+            return Ok(());
+        }
+        let number = self.ledger.next_file();
+        let columns = Columns::for_slices(self.config.slices);
+        let (storage, store) = (self.ledger.storage(), self.header.store);
+        let shards = self.shards.len();
+        let file = FilterFile::create(storage, store, number, shards, blocks, columns)?;
+        file.region.advise(Advice::PopulateWrite);
+        let rebuilt = due.into_iter().try_for_each(|index| match file.filter(index) {
+            Some(filter) => self.rebuild(index, filter, number),
+            None => Ok(()),
+        });
+        self.remove_unused_filters(number);
+        rebuilt
     }
 
-    fn rebuild(&self, index: usize, blocks: u32) -> Result<()> {
-        let file = self.ledger.next_file();
-        let columns = Columns::for_slices(self.config.slices);
-        let created =
-            create(self.ledger.storage(), self.header.store, file, index, blocks, columns);
-        let filter = match created {
-            Ok(filter) => filter,
-            Err(error) => return Err(error),
-        };
-        filter.region().advise(Advice::PopulateWrite);
+    fn rebuild(&self, index: usize, filter: Filter, file: u64) -> Result<()> {
         let rebuilt = self.begin_building(index, filter).and_then(|source| {
             self.fill(index, &source)?;
             self.replace_filter(index, file)
         });
         if rebuilt.is_err() {
             self.shards[index].lock().building = None;
-            self.remove_file(Kind::Filter, file);
         }
         rebuilt
+    }
+
+    /// Removes `file` if no shard came to use it; used files stay.
+    fn remove_unused_filters(&self, file: u64) {
+        if !self.ledger.read(|m| m.filters.iter().any(|entry| entry.file == file)) {
+            self.remove_file(Kind::Filter, file);
+        }
     }
 
     /// From here on the new filter gets every new key; returns where the others are.
@@ -167,12 +176,12 @@ impl Engine {
 
     /// Names the new filter in the manifest, then uses it alone.
     fn replace_filter(&self, index: usize, file: u64) -> Result<()> {
-        let mut replaced = Vec::new();
+        let mut replaced = None;
         self.ledger.update(|manifest| {
             manifest.filters.retain(|entry| {
                 let stays = entry.shard as usize != index;
                 if !stays {
-                    replaced.push(entry.file);
+                    replaced = Some(entry.file);
                 }
                 stays
             });
@@ -187,57 +196,83 @@ impl Engine {
         };
         // Unmapping takes its time, and nobody should wait for it.
         drop(old);
-        replaced.iter().for_each(|file| self.remove_file(Kind::Filter, *file));
+        if let Some(replaced) = replaced {
+            self.remove_unused_filters(replaced);
+        }
         Ok(())
     }
 }
 
-/// Bytes of a filter's file: blocks, and the header in the last page, so that the blocks begin where
-/// a huge page can.
-fn file_bytes(blocks: u32) -> u64 {
-    Filter::bytes(blocks).next_multiple_of(PAGE as u64) + PAGE as u64
-}
-
-pub(super) fn create(
-    storage: &dyn Storage,
-    store: StoreId,
-    file: u64,
-    shard: usize,
+/// A file with the filters of all shards, one after the other, and the header in the last page: so
+/// the blocks begin where a huge page can, and small filters share one.
+pub(crate) struct FilterFile {
+    region: Region,
+    shards: usize,
     blocks: u32,
     columns: Columns,
-) -> Result<Filter> {
-    let len = file_bytes(blocks);
-    let region = storage.create(&names::numbered(Kind::Filter, file), len)?;
-    region.advise(Advice::HugePages);
-    let fields = [shard as u64, u64::from(blocks), u64::from(columns.count()), 0, 0, 0];
-    let header = FileHeader { kind: FileKind::Filter, store, id: file, fields };
-    region.write_bytes(len as usize - PAGE, &header.encode());
-    Ok(Filter::new(region, blocks, columns))
 }
 
-/// Maps a filter that the manifest names; an error says why it has to be rebuilt.
-pub(crate) fn open(
-    storage: &dyn Storage,
-    store: StoreId,
-    entry: &FilterEntry,
-    columns: Columns,
-    writable: bool,
-) -> Result<Filter> {
-    let name = names::numbered(Kind::Filter, entry.file);
-    let region: Region = storage.open(&name, writable)?;
-    let damaged = |why: &str| Error::corrupt(storage.path(&name), why);
-    if region.len() < 2 * PAGE {
-        return Err(damaged("it is shorter than its header"));
+impl FilterFile {
+    fn bytes(shards: usize, blocks: u32) -> u64 {
+        let filters = Filter::bytes(blocks).saturating_mul(shards as u64);
+        filters.next_multiple_of(PAGE as u64) + PAGE as u64
     }
-    let mut header = [0; FILE_HEADER_LEN];
-    region.read_bytes(region.len() - PAGE, &mut header);
-    let [shard, blocks, count, ..] =
-        FileHeader::decode(&header, FileKind::Filter, store, entry.file).map_err(damaged)?;
-    let blocks = u32::try_from(blocks).unwrap_or(0);
-    let fits = blocks > 0 && file_bytes(blocks) == region.len() as u64;
-    if !fits || shard != u64::from(entry.shard) || count != u64::from(columns.count()) {
-        return Err(damaged("its geometry is another one"));
+
+    pub(super) fn create(
+        storage: &dyn Storage,
+        store: StoreId,
+        file: u64,
+        shards: usize,
+        blocks: u32,
+        columns: Columns,
+    ) -> Result<Self> {
+        let len = FilterFile::bytes(shards, blocks);
+        let region = storage.create(&names::numbered(Kind::Filter, file), len)?;
+        region.advise(Advice::HugePages);
+        let fields =
+            [shards as u64, u64::from(blocks), u64::from(columns.count()), 0, 0, 0];
+        let header = FileHeader { kind: FileKind::Filter, store, id: file, fields };
+        region.write_bytes(len as usize - PAGE, &header.encode());
+        Ok(FilterFile { region, shards, blocks, columns })
     }
-    region.advise(Advice::HugePages);
-    Ok(Filter::new(region, blocks, columns))
+
+    /// Maps a file that the manifest names; an error says why it has to be rebuilt.
+    pub(crate) fn open(
+        storage: &dyn Storage,
+        store: StoreId,
+        file: u64,
+        columns: Columns,
+        writable: bool,
+    ) -> Result<Self> {
+        let name = names::numbered(Kind::Filter, file);
+        let region = storage.open(&name, writable)?;
+        let damaged = |why: &str| Error::corrupt(storage.path(&name), why);
+        if region.len() < 2 * PAGE {
+            return Err(damaged("it is shorter than its header"));
+        }
+        let mut header = [0; FILE_HEADER_LEN];
+        region.read_bytes(region.len() - PAGE, &mut header);
+        let [shards, blocks, count, ..] =
+            FileHeader::decode(&header, FileKind::Filter, store, file).map_err(damaged)?;
+        let blocks = u32::try_from(blocks).unwrap_or(0);
+        let shards = usize::try_from(shards).unwrap_or(0);
+        let fits = blocks > 0
+            && (1..=4096).contains(&shards)
+            && FilterFile::bytes(shards, blocks) == region.len() as u64;
+        if !fits || count != u64::from(columns.count()) {
+            return Err(damaged("its geometry is another one"));
+        }
+        region.advise(Advice::HugePages);
+        Ok(FilterFile { region, shards, blocks, columns })
+    }
+
+    /// The filter of one shard.
+    pub(crate) fn filter(&self, shard: usize) -> Option<Filter> {
+        if shard >= self.shards {
+            return None;
+        }
+        let len = Filter::bytes(self.blocks) as usize;
+        let part = self.region.part(shard * len, len);
+        Some(Filter::new(part, self.blocks, self.columns))
+    }
 }

@@ -20,7 +20,7 @@ impl Index {
     /// An index for about `records` records; it takes more, with longer chains.
     pub(crate) fn new(records: usize) -> Self {
         let buckets = (records / 2).max(16).next_power_of_two();
-        Index { heads: vec![0; buckets].into(), next: Vec::with_capacity(records + records / 8) }
+        Index { heads: vec![0; buckets].into(), next: Vec::with_capacity(records + records / 4) }
     }
 
     /// Empties it, keeping its memory.
@@ -39,14 +39,18 @@ impl Index {
         ((digest.lo >> 32) as u32) << POSITION_BITS
     }
 
-    /// Adds the record at `position`. Positions grow from call to call.
+    /// Makes room for positions below `positions`.
+    pub(crate) fn reserve(&mut self, positions: usize) {
+        if self.next.len() < positions {
+            self.next.resize(positions, 0);
+        }
+    }
+
+    /// Adds the record at `position`, for which there is room. Positions grow from call to call.
     #[inline]
     pub(crate) fn insert(&mut self, digest: Digest, position: usize) {
         debug_assert!(position > 0 && position < MAX_POSITIONS);
         let bucket = self.bucket(digest);
-        if self.next.len() <= position {
-            self.next.resize(position + 1, 0);
-        }
         self.next[position] = self.heads[bucket];
         self.heads[bucket] = Index::fingerprint(digest) | position as u32;
     }
@@ -87,6 +91,7 @@ mod tests {
             )
         };
         let mut index = Index::new(64);
+        index.reserve(1_000);
         for n in 1..1_000 {
             index.insert(digest(n % 500), n as usize);
         }

@@ -3,7 +3,7 @@
 use crate::digest::Digest;
 
 /// Average number of digests in a group.
-const GROUP: usize = 64;
+const GROUP: usize = 8;
 /// Below this the standard sort is as good.
 const SMALL: usize = 512;
 
@@ -47,9 +47,23 @@ fn distribute(digests: &mut [Digest], scratch: &mut Vec<Digest>) {
         *at += 1;
     }
     for bounds in starts.windows(2) {
-        scratch[bounds[0] as usize..bounds[1] as usize].sort_unstable();
+        let group = &mut scratch[bounds[0] as usize..bounds[1] as usize];
+        // Groups are a few digests, unless the digests are not uniform.
+        if group.len() <= 4 * GROUP { insertion_sort(group) } else { group.sort_unstable() }
     }
     digests.copy_from_slice(scratch);
+}
+
+fn insertion_sort(group: &mut [Digest]) {
+    for at in 1..group.len() {
+        let digest = group[at];
+        let mut place = at;
+        while place > 0 && group[place - 1] > digest {
+            group[place] = group[place - 1];
+            place -= 1;
+        }
+        group[place] = digest;
+    }
 }
 
 #[cfg(test)]

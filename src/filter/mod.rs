@@ -61,6 +61,7 @@ impl Columns {
     }
 
     /// Bytes of a row.
+    #[inline]
     fn row_bytes(self) -> usize {
         (self.0 as usize / 8).max(1)
     }
@@ -80,6 +81,7 @@ impl Columns {
         }
     }
 
+    #[inline]
     fn all(self) -> u64 {
         u64::MAX >> (64 - self.0)
     }
@@ -95,29 +97,30 @@ impl Columns {
 
 /// One row: an integer that has a bit for each column.
 trait Row: Copy {
-    type Cell: SharedCell;
+    type Block: SharedCell;
     /// Rows of a block, the epoch's included.
     const ROWS: usize;
     const HASHES: usize;
-    fn load(cell: &Self::Cell) -> u64;
-    fn or(cell: &Self::Cell, bits: u64);
+    fn load(block: &Self::Block, row: u64) -> u64;
+    fn or(block: &Self::Block, row: u64, bits: u64);
 }
 
 /// `HASHES` follows the number of rows: fewer rows fill faster.
 macro_rules! row {
     ($int:ty, $cell:ty, $hashes:literal) => {
         impl Row for $int {
-            type Cell = $cell;
+            type Block = [$cell; BLOCK / size_of::<$int>()];
             const ROWS: usize = BLOCK / size_of::<$int>();
             const HASHES: usize = $hashes;
 
             #[inline(always)]
-            fn load(cell: &$cell) -> u64 {
-                u64::from(<$int>::from_le(cell.load(Relaxed)))
+            fn load(block: &Self::Block, row: u64) -> u64 {
+                u64::from(<$int>::from_le(block[row as usize & (Self::ROWS - 1)].load(Relaxed)))
             }
 
             #[inline(always)]
-            fn or(cell: &$cell, bits: u64) {
+            fn or(block: &Self::Block, row: u64, bits: u64) {
+                let cell = &block[row as usize & (Self::ROWS - 1)];
                 // The caller has the lock, so a load and a store are enough.
                 cell.store(cell.load(Relaxed) | (bits as $int).to_le(), Relaxed);
             }
@@ -174,9 +177,8 @@ impl Filter {
     }
 
     #[inline(always)]
-    fn block<R: Row>(&self, block: u32) -> &[R::Cell] {
-        let rows = R::ROWS;
-        &self.region.cells::<R::Cell>()[block as usize * rows..][..rows]
+    fn block<R: Row>(&self, block: u32) -> &R::Block {
+        &self.region.cells::<R::Block>()[block as usize]
     }
 
     /// Fetches the block of a digest; needs no lock.
@@ -204,7 +206,7 @@ impl Filter {
         let mut rows = row_numbers::<R>(place.rows);
         let mut mask = u64::MAX;
         for _ in 0..R::HASHES {
-            mask &= R::load(&block[rows as usize & (R::ROWS - 1)]);
+            mask &= R::load(block, rows);
             rows >>= 8;
         }
         if R::ROWS == BLOCK {
@@ -243,7 +245,7 @@ impl Filter {
             bit <<= self.lane_shift(place);
         }
         for _ in 0..R::HASHES {
-            R::or(&block[rows as usize & (R::ROWS - 1)], bit);
+            R::or(block, rows, bit);
             rows >>= 8;
         }
     }
@@ -258,6 +260,7 @@ impl Filter {
         }
     }
 
+    #[inline]
     fn epoch(&self, block: u32) -> &AtomicU8 {
         &self.block::<u8>(block)[BLOCK - 1]
     }

@@ -8,6 +8,10 @@ use crate::exact::index::Index;
 use crate::format::chunk::{self, ChunkKind, SLOTS};
 use crate::format::record::{Cursor, Record};
 use crate::journal::{Journal, Reservation, Segment};
+use crate::storage::prefetch;
+
+/// Words between the record that is written and the line that is fetched.
+const AHEAD: usize = 16;
 
 pub(crate) struct Active {
     pub(crate) segment: Arc<Segment>,
@@ -18,14 +22,16 @@ pub(crate) struct Active {
     open: Vec<OpenChunk>,
     control: Option<(u32, Cursor)>,
     index: Index,
-    records: u64,
     /// Columns of the slices that have records here.
     columns: u64,
 }
 
 struct OpenChunk {
     slice: u64,
+    /// Its place in the list of chunks.
     local: usize,
+    /// Its place in the segment.
+    number: u32,
     next_slot: usize,
 }
 
@@ -37,7 +43,6 @@ impl Active {
             open: Vec::new(),
             control: None,
             index,
-            records: 0,
             columns: 0,
         }
     }
@@ -45,6 +50,15 @@ impl Active {
     /// Whether a digest of `slice` fits without another chunk.
     #[inline]
     pub(crate) fn has_room(&mut self, slice: u64) -> bool {
+        match self.open.first() {
+            Some(open) if open.slice == slice => open.next_slot < SLOTS,
+            _ => self.turn_to(slice),
+        }
+    }
+
+    /// Makes the chunk of `slice` the first.
+    #[cold]
+    fn turn_to(&mut self, slice: u64) -> bool {
         match self.open.iter().position(|open| open.slice == slice) {
             Some(at) => {
                 self.open.swap(0, at);
@@ -60,8 +74,9 @@ impl Active {
         chunk::publish(self.segment.chunk(taken), kind, self.segment.id, taken as usize);
         let local = self.chunks.len();
         self.chunks.push((taken, slice));
+        self.index.reserve((local + 1) * SLOTS);
         self.open.retain(|open| open.slice != slice);
-        self.open.insert(0, OpenChunk { slice, local, next_slot: 1 });
+        self.open.insert(0, OpenChunk { slice, local, number: taken, next_slot: 1 });
     }
 
     /// Appends a digest to the chunk that [`Active::has_room`] or [`Active::add_chunk`] made the
@@ -69,11 +84,12 @@ impl Active {
     #[inline]
     pub(crate) fn append(&mut self, digest: Digest, column: u32) {
         let open = &mut self.open[0];
-        let (number, _) = self.chunks[open.local];
-        chunk::write_digest(self.segment.chunk(number), open.next_slot, digest);
+        let chunk = self.segment.chunk(open.number);
+        chunk::write_digest(chunk, open.next_slot, digest);
+        // The line after the next is on its way when its turn comes.
+        prefetch(&chunk[(2 * open.next_slot + AHEAD) % chunk.len()]);
         self.index.insert(digest, open.local * SLOTS + open.next_slot);
         open.next_slot += 1;
-        self.records += 1;
         self.columns |= 1 << column;
     }
 
@@ -143,7 +159,7 @@ impl Active {
     }
 
     pub(crate) fn records(&self) -> u64 {
-        self.records
+        self.keys_by_slice().iter().map(|(_, keys)| keys).sum()
     }
 
     pub(crate) fn memory_bytes(&self) -> u64 {

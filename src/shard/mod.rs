@@ -81,7 +81,7 @@ pub(crate) struct Shard {
     pub(crate) claims: DigestMap<ClaimState>,
     /// Forgotten digests, with the newest slice that may hold them.
     pub(crate) tombstones: DigestMap<u64>,
-    /// Keys recorded since the store was opened, by slice.
+    /// With a quota: keys recorded since the store was opened, by slice.
     pub(crate) counts: Vec<(u64, i64)>,
     pub(crate) counters: Counters,
     pub(crate) closed: bool,
@@ -94,11 +94,11 @@ pub(crate) struct Target {
     pub(crate) column: u32,
 }
 
-/// A quick answer, or what has to be looked up.
-pub(crate) enum Glance {
-    New,
-    /// Suspected in these columns, or some other thing has to be looked at.
-    Suspect(u64),
+/// Keys of a batch, or one key alone, that are looked at together.
+pub(crate) struct Glance<'a> {
+    pub(crate) digests: &'a [Digest],
+    /// Which of them, in the order in which they are decided.
+    pub(crate) numbers: &'a [u8],
 }
 
 impl Shard {
@@ -117,6 +117,7 @@ impl Shard {
         }
     }
 
+    #[inline]
     pub(crate) fn current(&self) -> Target {
         Target { slice: self.catalog.current, column: self.catalog.current_column }
     }
@@ -188,29 +189,41 @@ impl Shard {
         Ok(found)
     }
 
-    /// Answers what the filter alone can answer, and marks it.
+    /// Marks the keys of which the filter alone can say that they are new, and calls `suspect` for
+    /// the others. On an error, the number of the key that it struck; those before are decided.
     #[inline]
     pub(crate) fn glance(
         &mut self,
         tools: &Tools,
         call: &mut Call,
-        digest: Digest,
-    ) -> Result<Glance> {
-        let Some(filter) = &self.filter else { return Ok(Glance::Suspect(u64::MAX)) };
-        let place = filter.place(digest);
-        let mask = filter.probe(place, self.catalog.current) & self.catalog.live_columns;
-        if mask != 0 || !self.claims.is_empty() {
-            return Ok(Glance::Suspect(mask));
+        keys: &Glance<'_>,
+        mut suspect: impl FnMut(u8),
+    ) -> Result<(), (u8, Error)> {
+        let (target, live) = (self.current(), self.catalog.live_columns);
+        let looked_up = !self.claims.is_empty();
+        for number in keys.numbers {
+            let digest = keys.digests[usize::from(*number)];
+            let (place, mask) = match &self.filter {
+                Some(filter) => {
+                    let place = filter.place(digest);
+                    (Some(place), filter.probe(place, target.slice) & live)
+                }
+                None => (None, live),
+            };
+            if mask != 0 || looked_up {
+                self.prefetch_suspects(digest, mask);
+                suspect(*number);
+            } else if let Err(error) = self.record(tools, call, digest, target, place) {
+                return Err((*number, error));
+            }
         }
-        let target = self.current();
-        self.record(tools, call, digest, target, Some(place))?;
-        Ok(Glance::New)
+        Ok(())
     }
 
     /// Starts to fetch what [`Shard::observe`] will read for a suspected digest.
     #[inline]
-    pub(crate) fn prefetch_suspects(&self, digest: Digest, mask: u64) {
-        for slice in self.catalog.suspects(mask & self.catalog.live_columns) {
+    fn prefetch_suspects(&self, digest: Digest, mask: u64) {
+        for slice in self.catalog.suspects(mask) {
             slice.runs.iter().for_each(|run| run.prefetch(digest));
         }
     }
@@ -264,7 +277,9 @@ impl Shard {
             return Err(error);
         }
         self.publish(digest, target, place);
-        self.count(target.slice, 1);
+        if limited {
+            self.count(target.slice, 1);
+        }
         self.counters.new += 1;
         Ok(())
     }
@@ -366,7 +381,9 @@ impl Shard {
     ) -> Result<()> {
         self.journal_digest(tools, call, digest, target)?;
         self.publish(digest, target, None);
-        self.count(target.slice, 1);
+        if tools.quota.is_limited() {
+            self.count(target.slice, 1);
+        }
         tools.quota.found_unsealed();
         Ok(())
     }

@@ -82,6 +82,17 @@ impl Region {
         Region { base, len, owner: Arc::new(map) }
     }
 
+    /// A part of the region, from `offset` on; shares its memory.
+    ///
+    /// # Panics
+    /// When the part is not inside, or `offset` is not a multiple of 64.
+    pub(crate) fn part(&self, offset: usize, len: usize) -> Region {
+        assert!(offset % 64 == 0 && offset <= self.len && len <= self.len - offset);
+        // SAFETY: `offset` is inside the range that `owner` keeps alive.
+        let base = unsafe { self.base.add(offset) };
+        Region { base, len, owner: Arc::clone(&self.owner) }
+    }
+
     /// Where it lies, for prefetches.
     pub(crate) fn address(&self) -> usize {
         self.base.addr().get()
@@ -96,7 +107,7 @@ impl Region {
     #[inline]
     pub(crate) fn cells<T: SharedCell>(&self) -> &[T] {
         debug_assert!(self.base.addr().get() % align_of::<T>() == 0);
-        // SAFETY: base is page aligned, which suits every cell; the length is rounded down, so all
+        // SAFETY: base is aligned to 64 bytes at least, which suits every cell; the length is rounded down, so all
         // cells lie inside; `SharedCell` makes any content valid and shared writes sound; `owner`
         // keeps the memory alive while `self` is borrowed.
         unsafe {

@@ -58,6 +58,9 @@ struct Held {
     note: Vec<u8>,
     /// Timestamp of the claim, in event time.
     at: Option<i64>,
+    /// Watermark when the claim was taken over, in event time: who takes over by `expired_claims`
+    /// knows no timestamp.
+    taken_over_at: Option<i64>,
 }
 
 impl Held {
@@ -164,6 +167,15 @@ impl Model {
             *record = fresh;
             record.slice = slice.max(fresh.slice);
             record.may_until = may_until.max(fresh.may_until);
+        }
+    }
+
+    /// A claim met a duplicate: whether that refreshes is left open.
+    fn may_be_refreshed(&mut self, id: Id, at: i64) {
+        let fresh = Record::new(at, &self.rules);
+        let record = self.records.get_mut(&id).expect("a duplicate has a record");
+        if self.rules.refresh {
+            record.may_until = record.may_until.max(fresh.may_until);
         }
     }
 
@@ -282,7 +294,7 @@ impl Model {
             }
             Claim::Duplicate { .. } => {
                 self.must_be_allowed(id, true, "claim");
-                self.refreshed(id, self.clock);
+                self.may_be_refreshed(id, self.clock);
             }
             other => panic!("claim of {id:?}: {other:?}"),
         }
@@ -298,7 +310,7 @@ impl Model {
         match answer {
             Claim::Duplicate { .. } => {
                 self.must_be_allowed(id, true, "claim_at");
-                self.refreshed(id, at);
+                self.may_be_refreshed(id, at);
             }
             answer => self.claimed(id, answer, lease, &[]),
         }
@@ -314,7 +326,9 @@ impl Model {
         assert!(!taken, "token {token} was given twice");
         self.last_token = self.last_token.max(token);
         let until = self.clock.saturating_add(lease);
-        self.claims.insert(id, Held { token, until, lease, orphaned: false, note, at });
+        let held =
+            Held { token, until, lease, orphaned: false, note, at, taken_over_at: None };
+        self.claims.insert(id, held);
     }
 
     fn owns(&self, id: Id, token: u64) -> bool {
@@ -332,6 +346,10 @@ impl Model {
                 let mut record = Record::new(at, &self.rules);
                 // One whose time has left the window meanwhile is kept for a last slice at most.
                 record.may_until = record.may_until.max(self.latest + self.widest_slice);
+                if let Some(at) = held.taken_over_at {
+                    let late = Record::new(at, &self.rules);
+                    record.may_until = record.may_until.max(late.may_until);
+                }
                 self.records.insert(id, record);
             }
             Err(Error::LeaseLost { token: lost }) => {
@@ -393,6 +411,10 @@ impl Model {
         let held = self.claims.get(&id).expect("listed as lapsed").clone();
         assert_eq!(held.note, note, "the note of {id:?} outlives a take-over");
         self.take(id, token, lease, held.note, held.at);
+        if self.rules.event_time {
+            let latest = self.latest;
+            self.claims.get_mut(&id).expect("just taken").taken_over_at = Some(latest);
+        }
     }
 
     /// The next call begins: its tokens are higher than all so far.

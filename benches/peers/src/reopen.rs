@@ -163,7 +163,8 @@ impl Phase {
         Timestamp::from_unix_millis(self.begun as i64 - before_ms)
     }
 
-    fn insert_batch(&self, store: &Dedup, from: u64, len: u64) -> Result<()> {
+    /// Whether all the keys were new.
+    fn insert_batch(&self, store: &Dedup, from: u64, len: u64) -> Result<bool> {
         let timed = |index| (keys::key(SEED, index), self.time(index));
         let batch: Vec<(Key, Timestamp)> = (from..from + len).map(timed).collect();
         let verdicts = if self.event_time {
@@ -171,17 +172,17 @@ impl Phase {
         } else {
             store.observe_batch(&batch.iter().map(|(key, _)| *key).collect::<Vec<_>>())
         };
-        match verdicts.map_err(|e| e.into_parts().1)?.iter().all(|&v| v == Verdict::New) {
-            true => Ok(()),
-            false => Err(format!("a key from {from} on was known before it came").into()),
-        }
+        let verdicts = verdicts.map_err(|e| e.into_parts().1)?;
+        Ok(verdicts.iter().all(|&verdict| verdict == Verdict::New))
     }
 
     fn build(&self, dir: &Path) -> Result<()> {
         let store = self.open(dir)?;
         let start = Instant::now();
         for from in (0..self.live).step_by(BATCH) {
-            self.insert_batch(&store, from, (BATCH as u64).min(self.live - from))?;
+            if !self.insert_batch(&store, from, (BATCH as u64).min(self.live - from))? {
+                return Err(format!("a key from {from} on was known before it came").into());
+            }
         }
         let filled = start.elapsed();
         store.close()?;
@@ -198,7 +199,10 @@ impl Phase {
         let mut acknowledged = unsafe { MmapMut::map_mut(&file) }?;
         let store = self.open(dir)?;
         for from in (self.total..).step_by(BATCH) {
-            self.insert_batch(&store, from, BATCH as u64)?;
+            // The process killed before may have been in the middle of the first batch.
+            if !self.insert_batch(&store, from, BATCH as u64)? && from != self.total {
+                return Err(format!("a key from {from} on was known before it came").into());
+            }
             acknowledged[..8].copy_from_slice(&(from + BATCH as u64).to_ne_bytes());
         }
         Ok(())

@@ -90,8 +90,9 @@ impl Contestant for Store {
         let per_key = |bytes: u64| format!("{:.2}", bytes as f64 / stats.keys_live.max(1) as f64);
         let mut lines = vec![
             format!(
-                "keys live {}, false positives {:.2e}, filter fill {:.3}, parts {:?}",
+                "keys live {}, filter for {}, false positives {:.2e}, fill {:.3}, parts {:?}",
                 stats.keys_live,
+                stats.filter_capacity,
                 stats.false_positive_rate,
                 stats.filter_fill,
                 stats.slices.iter().map(|slice| slice.sealed_parts).collect::<Vec<_>>(),
