@@ -195,6 +195,7 @@ impl Journal {
             return Ok(());
         }
         let segment = self.create(self.segment_chunks)?;
+        segment.region.advise(Advice::HugePages);
         segment.region.advise(Advice::PopulateWrite);
         let mut segments = self.segments.lock();
         self.free.fetch_add(i64::from(segment.chunks), AcqRel);

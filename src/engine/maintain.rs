@@ -175,10 +175,12 @@ impl Engine {
         let catalog = self.catalog();
         let mut runs = Vec::new();
         for (slice, keys) in keys_of.into_iter().filter(|(slice, _)| catalog.is_live(*slice)) {
-            match self.write_run(frozen, slice, keys) {
+            let file = self.ledger.next_file();
+            match self.write_run(frozen, file, slice, keys) {
                 Ok(run) => runs.push(Arc::new(run)),
                 Err(error) => {
-                    runs.iter().for_each(|run| self.remove_file(Kind::Run, run.file));
+                    let files = runs.iter().map(|run| run.file).chain([file]);
+                    files.for_each(|file| self.remove_file(Kind::Run, file));
                     return Err(error);
                 }
             }
@@ -186,8 +188,13 @@ impl Engine {
         Ok(runs)
     }
 
-    fn write_run(&self, frozen: &[Arc<Active>], slice: u64, keys: u64) -> Result<Run> {
-        let file = self.ledger.next_file();
+    fn write_run(
+        &self,
+        frozen: &[Arc<Active>],
+        file: u64,
+        slice: u64,
+        keys: u64,
+    ) -> Result<Run> {
         let mut writer = RunWriter::create(self.ledger.storage(), file, slice, keys)?;
         let (mut digests, mut scratch) = (Vec::<Digest>::new(), Vec::new());
         // Shards are ranges of digests in ascending order; several frozen sets of one shard follow
@@ -200,7 +207,8 @@ impl Engine {
                 for digest in chunk::digests(active.segment.chunk(*number)) {
                     if digest.shard(bits) != shard {
                         sort::sort_unique(&mut digests, &mut scratch);
-                        digests.drain(..).for_each(|digest| writer.push(digest));
+                        writer.push_all(&digests)?;
+                        digests.clear();
                         shard = digest.shard(bits);
                     }
                     digests.push(digest);
@@ -208,8 +216,8 @@ impl Engine {
             }
         }
         sort::sort_unique(&mut digests, &mut scratch);
-        digests.iter().for_each(|digest| writer.push(*digest));
-        Ok(writer.finish(self.header.store))
+        writer.push_all(&digests)?;
+        writer.finish(self.header.store)
     }
 
     /// Names the runs in the manifest instead of the segments, then shows them to the shards.

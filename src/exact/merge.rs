@@ -41,9 +41,9 @@ pub(crate) fn merge(
             cursor.take_up_to(bound, &mut part)?;
         }
         sort_unique(&mut part, &mut scratch);
-        part.iter().for_each(|digest| writer.push(*digest));
+        writer.push_all(&part)?;
     }
-    Ok(writer.finish(store))
+    writer.finish(store)
 }
 
 /// Reads a run from front to back.
@@ -94,8 +94,8 @@ mod tests {
                 digests.sort();
                 let mut writer =
                     RunWriter::create(&storage, file, 8, digests.len() as u64).unwrap();
-                digests.iter().for_each(|d| writer.push(*d));
-                Arc::new(writer.finish([0; 16]))
+                writer.push_all(&digests).unwrap();
+                Arc::new(writer.finish([0; 16]).unwrap())
             })
             .collect();
         let merged = merge(&storage, [0; 16], 9, 8, &runs, &AtomicBool::new(false)).unwrap();

@@ -6,6 +6,7 @@
 //! first answer.
 
 use std::sync::atomic::AtomicU64;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::digest::{Digest, checksum};
@@ -14,7 +15,7 @@ use crate::error::Result;
 use crate::format::header::{FILE_HEADER_LEN, FileHeader, FileKind};
 use crate::format::names::{self, Kind};
 use crate::format::{PAGE, StoreId};
-use crate::storage::{Region, Storage, prefetch};
+use crate::storage::{FileWriter, Region, Storage, prefetch};
 
 /// Digests of a page.
 const PER_PAGE: usize = PAGE / 16;
@@ -30,7 +31,7 @@ pub(crate) struct Run {
     pages: usize,
     /// One bit a page; empty when all are known to be what was written.
     verified: Box<[AtomicU64]>,
-    path: std::path::PathBuf,
+    path: PathBuf,
 }
 
 fn pages_for(keys: u64) -> u64 {
@@ -45,61 +46,90 @@ pub(crate) fn file_bytes(keys: u64) -> u64 {
 
 /// Writes a run of digests that are ordered and unique. Nothing is published: the caller names it in
 /// the manifest.
-pub(crate) struct RunWriter<'a> {
-    storage: &'a dyn Storage,
-    region: Region,
+pub(crate) struct RunWriter {
+    out: Box<dyn FileWriter>,
     file: u64,
     slice: u64,
-    written: u64,
+    path: PathBuf,
+    /// Pages that there is room for.
     pages: usize,
+    written: u64,
+    /// Digests that are not in the file yet, and where they go.
+    buffer: Vec<u8>,
+    offset: u64,
+    index: Vec<u8>,
 }
 
-impl<'a> RunWriter<'a> {
+/// Bytes written at a time.
+const BUFFER: usize = 1 << 18;
+
+impl RunWriter {
     /// A file with room for `keys` digests.
-    pub(crate) fn create(
-        storage: &'a dyn Storage,
-        file: u64,
-        slice: u64,
-        keys: u64,
-    ) -> Result<Self> {
-        let region = storage.create(&names::numbered(Kind::Run, file), file_bytes(keys))?;
-        Ok(RunWriter { storage, region, file, slice, written: 0, pages: pages_for(keys) as usize })
+    pub(crate) fn create(storage: &dyn Storage, file: u64, slice: u64, keys: u64) -> Result<Self> {
+        let name = names::numbered(Kind::Run, file);
+        Ok(RunWriter {
+            out: storage.create_written(&name, file_bytes(keys))?,
+            file,
+            slice,
+            path: storage.path(&name),
+            pages: pages_for(keys) as usize,
+            written: 0,
+            buffer: Vec::with_capacity(BUFFER),
+            offset: PAGE as u64,
+            index: Vec::new(),
+        })
     }
 
-    pub(crate) fn push(&mut self, digest: Digest) {
-        let page = 1 + self.written as usize / PER_PAGE;
-        let slot = &self.region.cells::<Page>()[page][self.written as usize % PER_PAGE];
-        slot[0].store(digest.hi.to_le(), Relaxed);
-        slot[1].store(digest.lo.to_le(), Relaxed);
-        self.written += 1;
+    pub(crate) fn push_all(&mut self, digests: &[Digest]) -> Result<()> {
+        for digest in digests {
+            self.buffer.extend_from_slice(&slot_bytes(*digest));
+            if self.buffer.len() == BUFFER {
+                self.flush()?;
+            }
+        }
+        self.written += digests.len() as u64;
+        Ok(())
+    }
+
+    /// Writes the buffer, whole pages except at the end of the run.
+    fn flush(&mut self) -> Result<()> {
+        self.buffer.resize(self.buffer.len().next_multiple_of(PAGE), 0);
+        for page in self.buffer.chunks_exact(PAGE) {
+            self.index.extend_from_slice(&page[..8]);
+            self.index.extend_from_slice(&checksum(page).to_le_bytes());
+        }
+        self.out.write_at(self.offset, &self.buffer)?;
+        self.offset += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
     }
 
     /// Adds index and header. The header counts the digests that came, which may be fewer than there
     /// is room for: repetitions vanish in a merge.
-    pub(crate) fn finish(self, store: StoreId) -> Run {
-        let index_at = PAGE * (1 + self.pages);
-        let used = pages_for(self.written) as usize;
-        let mut index_sum = Vec::with_capacity(used * 16);
-        for page in 0..used {
-            let cells = &self.region.cells::<Page>()[1 + page];
-            let fence = u64::from_le(cells[0][0].load(Relaxed));
-            let entry = [fence.to_le_bytes(), page_checksum(cells).to_le_bytes()].concat();
-            self.region.write_bytes(index_at + page * 16, &entry);
-            index_sum.extend_from_slice(&entry);
-        }
-        let fields = [self.slice, self.written, self.pages as u64, checksum(&index_sum), 0, 0];
+    pub(crate) fn finish(mut self, store: StoreId) -> Result<Run> {
+        self.flush()?;
+        self.out.write_at((PAGE * (1 + self.pages)) as u64, &self.index)?;
+        let fields =
+            [self.slice, self.written, self.pages as u64, checksum(&self.index), 0, 0];
         let header = FileHeader { kind: FileKind::Run, store, id: self.file, fields };
-        self.region.write_bytes(0, &header.encode());
-        Run {
+        self.out.write_at(0, &header.encode())?;
+        Ok(Run {
             file: self.file,
             slice: self.slice,
             keys: self.written,
-            path: self.storage.path(&names::numbered(Kind::Run, self.file)),
-            region: self.region,
+            path: self.path,
+            region: self.out.map()?,
             pages: self.pages,
             verified: Box::new([]),
-        }
+        })
     }
+}
+
+fn slot_bytes(digest: Digest) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&digest.hi.to_le_bytes());
+    bytes[8..].copy_from_slice(&digest.lo.to_le_bytes());
+    bytes
 }
 
 fn page_checksum(page: &Page) -> u64 {
@@ -309,8 +339,8 @@ mod tests {
 
     fn write(storage: &HeapStorage, file: u64, digests: &[Digest]) -> Run {
         let mut writer = RunWriter::create(storage, file, 3, digests.len() as u64).unwrap();
-        digests.iter().for_each(|d| writer.push(*d));
-        writer.finish([1; 16])
+        writer.push_all(digests).unwrap();
+        writer.finish([1; 16]).unwrap()
     }
 
     #[test]

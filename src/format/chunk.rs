@@ -85,6 +85,14 @@ pub(crate) fn read_digest(chunk: &Chunk, slot: usize) -> Option<Digest> {
     Digest::from_slot(hi, lo)
 }
 
+/// Whether one of the slots before `end` holds the digest.
+#[inline]
+pub(crate) fn holds(chunk: &Chunk, end: usize, digest: Digest) -> bool {
+    let (hi, lo) = (digest.hi.to_le(), digest.lo.to_le());
+    let mut slots = chunk[2..2 * end].chunks_exact(2);
+    slots.any(|slot| slot[0].load(Relaxed) == hi && slot[1].load(Relaxed) == lo)
+}
+
 /// All digests of a chunk.
 pub(crate) fn digests(chunk: &Chunk) -> impl Iterator<Item = Digest> + '_ {
     (1..SLOTS).filter_map(|slot| read_digest(chunk, slot))

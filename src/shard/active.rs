@@ -74,7 +74,6 @@ impl Active {
         chunk::publish(self.segment.chunk(taken), kind, self.segment.id, taken as usize);
         let local = self.chunks.len();
         self.chunks.push((taken, slice));
-        self.index.reserve((local + 1) * SLOTS);
         self.open.retain(|open| open.slice != slice);
         self.open.insert(0, OpenChunk { slice, local, number: taken, next_slot: 1 });
     }
@@ -88,9 +87,36 @@ impl Active {
         chunk::write_digest(chunk, open.next_slot, digest);
         // The line after the next is on its way when its turn comes.
         prefetch(&chunk[(2 * open.next_slot + AHEAD) % chunk.len()]);
-        self.index.insert(digest, open.local * SLOTS + open.next_slot);
         open.next_slot += 1;
+        if open.next_slot == SLOTS {
+            self.index_first();
+        }
         self.columns |= 1 << column;
+    }
+
+    /// Indexes the records of the first open chunk, which is full. All at once, because their
+    /// buckets are anywhere: one after the other each would wait for its cache line.
+    #[cold]
+    fn index_first(&mut self) {
+        let open = &self.open[0];
+        let first = open.local * SLOTS;
+        self.index.reserve(first + SLOTS);
+        let chunk = self.segment.chunk(open.number);
+        for slot in 1..SLOTS {
+            if let Some(digest) = chunk::read_digest(chunk, slot) {
+                self.index.insert(digest, first + slot);
+            }
+        }
+    }
+
+    /// Slices of records that are not indexed yet: those of chunks that are being filled.
+    #[inline]
+    fn find_unindexed(&self, digest: Digest) -> impl Iterator<Item = u64> + '_ {
+        let holds = move |open: &&OpenChunk| {
+            let chunk = self.segment.chunk(open.number);
+            open.next_slot < SLOTS && chunk::holds(chunk, open.next_slot, digest)
+        };
+        self.open.iter().filter(holds).map(|open| open.slice)
     }
 
     /// The newest live slice that holds the digest here.
@@ -109,11 +135,13 @@ impl Active {
             let found = chunk::read_digest(self.segment.chunk(number), position % SLOTS);
             (found == Some(digest) && is_live(slice)).then_some(slice)
         };
-        self.index.candidates(digest).filter_map(slice_of).max()
+        let indexed = self.index.candidates(digest).filter_map(slice_of).max();
+        indexed.max(self.find_unindexed(digest).filter(|slice| is_live(*slice)).max())
     }
 
     /// All slices that hold the digest here.
     pub(crate) fn find_all(&self, digest: Digest, out: &mut Vec<u64>) {
+        out.extend(self.find_unindexed(digest));
         for position in self.index.candidates(digest) {
             let (number, slice) = self.chunks[position / SLOTS];
             let chunk = self.segment.chunk(number);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{Region, Storage};
+use super::{FileWriter, Region, Storage};
 use crate::error::{Error, Result};
 use crate::format::names;
 
@@ -121,8 +121,9 @@ fn allocate(file: &File, len: u64) -> std::io::Result<()> {
     Ok(())
 }
 
-impl Storage for DirStorage {
-    fn create(&self, name: &str, len: u64) -> Result<Region> {
+impl DirStorage {
+    /// A new file with all its blocks; a failed allocation leaves no partial file behind.
+    fn create_allocated(&self, name: &str, len: u64) -> Result<(File, PathBuf)> {
         let path = self.path(name);
         let file = OpenOptions::new()
             .read(true)
@@ -131,18 +132,50 @@ impl Storage for DirStorage {
             .mode(0o600)
             .open(&path)
             .map_err(|e| Error::io("creating", &path, e))?;
-        let mapped =
-            allocate(&file, len).map_err(|e| Error::io("allocating space for", &path, e)).and_then(
-                |()| memmap2::MmapRaw::map_raw(&file).map_err(|e| Error::io("mapping", &path, e)),
-            );
-        match mapped {
-            Ok(map) => Ok(Region::mapped(map)),
+        match allocate(&file, len) {
+            Ok(()) => Ok((file, path)),
             Err(error) => {
-                // A failed allocation leaves a partial file behind.
                 let _ = fs::remove_file(&path);
-                Err(error)
+                Err(Error::io("allocating space for", path, error))
             }
         }
+    }
+}
+
+struct DirFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl FileWriter for DirFile {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let written = self.file.write_all_at(bytes, offset);
+        written.map_err(|e| Error::io("writing", &self.path, e))
+    }
+
+    fn map(self: Box<Self>) -> Result<Region> {
+        memmap2::MmapOptions::new()
+            .map_raw_read_only(&self.file)
+            .map(Region::mapped)
+            .map_err(|e| Error::io("mapping", self.path, e))
+    }
+}
+
+impl Storage for DirStorage {
+    fn create(&self, name: &str, len: u64) -> Result<Region> {
+        let (file, path) = self.create_allocated(name, len)?;
+        match memmap2::MmapRaw::map_raw(&file) {
+            Ok(map) => Ok(Region::mapped(map)),
+            Err(error) => {
+                let _ = fs::remove_file(&path);
+                Err(Error::io("mapping", path, error))
+            }
+        }
+    }
+
+    fn create_written(&self, name: &str, len: u64) -> Result<Box<dyn FileWriter>> {
+        let (file, path) = self.create_allocated(name, len)?;
+        Ok(Box::new(DirFile { file, path }))
     }
 
     fn open(&self, name: &str, writable: bool) -> Result<Region> {

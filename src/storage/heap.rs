@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use parking_lot::Mutex;
 
-use super::{Region, Storage};
+use super::{FileWriter, Region, Storage};
 use crate::error::{Error, Result};
 
 /// An empty heap storage is an empty store; it goes with its last region.
@@ -32,6 +32,17 @@ fn allocate(len: u64) -> Option<Region> {
     Region::heap(usize::try_from(len).ok()?)
 }
 
+impl FileWriter for Region {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.write_bytes(offset as usize, bytes);
+        Ok(())
+    }
+
+    fn map(self: Box<Self>) -> Result<Region> {
+        Ok(*self)
+    }
+}
+
 impl Storage for HeapStorage {
     fn create(&self, name: &str, len: u64) -> Result<Region> {
         let region = allocate(len).ok_or_else(|| {
@@ -39,6 +50,10 @@ impl Storage for HeapStorage {
         })?;
         self.files.lock().insert(name.to_owned(), File::Mapped(region.clone()));
         Ok(region)
+    }
+
+    fn create_written(&self, name: &str, len: u64) -> Result<Box<dyn FileWriter>> {
+        Ok(Box::new(self.create(name, len)?))
     }
 
     fn open(&self, name: &str, _writable: bool) -> Result<Region> {

@@ -13,11 +13,24 @@ pub(crate) use region::{Advice, Region, SharedCell, prefetch, prefetch_block};
 
 use crate::error::Result;
 
+/// A file that is being written; nothing of it is used before it is mapped.
+pub(crate) trait FileWriter {
+    /// Writes `bytes` at `offset`.
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()>;
+
+    /// Ends writing, and maps the file for reading.
+    fn map(self: Box<Self>) -> Result<Region>;
+}
+
 /// A flat set of named files. Names come from `format::names` alone.
 pub(crate) trait Storage: Send + Sync {
     /// A new file of `len` zero bytes, its space fully allocated (a store to a hole of a full disk
     /// would kill the process), mapped for writing. On an error nothing is left behind.
     fn create(&self, name: &str, len: u64) -> Result<Region>;
+
+    /// A new file of `len` bytes, its space fully allocated, to be written from front to back. Far
+    /// cheaper than storing into a fresh map (2 against 16 ns for 16 bytes).
+    fn create_written(&self, name: &str, len: u64) -> Result<Box<dyn FileWriter>>;
 
     /// An existing file, mapped for writing or for reading only.
     fn open(&self, name: &str, writable: bool) -> Result<Region>;

@@ -31,20 +31,19 @@ pub(crate) struct Rules {
 /// A mark: live for sure through `must_until`, gone for sure from `may_until` on.
 #[derive(Clone, Copy, Debug)]
 struct Record {
+    /// It counts from this instant at least,
     at: i64,
+    /// and from this one at most, where the contract leaves it open.
+    latest_at: i64,
     slice: i64,
     must_until: i64,
     may_until: i64,
 }
 
 impl Record {
-    fn new(at: i64, rules: &Rules) -> Self {
-        Record {
-            at,
-            slice: rules.slice,
-            must_until: at + rules.window,
-            may_until: at + rules.window + rules.slice,
-        }
+    fn new(at: i64, latest_at: i64, slice: i64, window: i64) -> Self {
+        let (must_until, may_until) = (at + window, latest_at + window + slice);
+        Record { at, latest_at, slice, must_until, may_until }
     }
 }
 
@@ -158,24 +157,24 @@ impl Model {
         }
     }
 
-    fn refreshed(&mut self, id: Id, at: i64) {
-        let fresh = Record::new(at, &self.rules);
-        let record = self.records.get_mut(&id).expect("a duplicate has a record");
-        if self.rules.refresh && fresh.must_until >= record.must_until {
-            // The older record may be in a slice that still is as wide as before a reopening.
-            let (slice, may_until) = (record.slice, record.may_until);
-            *record = fresh;
-            record.slice = slice.max(fresh.slice);
-            record.may_until = may_until.max(fresh.may_until);
-        }
+    /// A new mark at `at`, or at any time up to `latest_at`.
+    fn mark(&mut self, id: Id, at: i64, latest_at: i64) {
+        // A late event may go to a slice that still is as wide as before a reopening.
+        let slice = if self.rules.event_time { self.widest_slice } else { self.rules.slice };
+        let record = Record::new(at, latest_at.max(at), slice, self.rules.window);
+        self.records.insert(id, record);
     }
 
-    /// A claim met a duplicate: whether that refreshes is left open.
-    fn may_be_refreshed(&mut self, id: Id, at: i64) {
-        let fresh = Record::new(at, &self.rules);
+    /// A duplicate was met at `at`: in a refreshing store that extends its window. For claims
+    /// whether it does is left open.
+    fn refreshed(&mut self, id: Id, at: i64, must: bool) {
+        let Rules { window, slice, refresh, .. } = self.rules;
         let record = self.records.get_mut(&id).expect("a duplicate has a record");
-        if self.rules.refresh {
-            record.may_until = record.may_until.max(fresh.may_until);
+        if refresh {
+            // The older record may be in a slice that still is as wide as before a reopening.
+            let slice = slice.max(record.slice);
+            let least = if must { at.max(record.at) } else { record.at };
+            *record = Record::new(least, at.max(record.latest_at), slice, window);
         }
     }
 
@@ -195,7 +194,7 @@ impl Model {
                     self.marked(id, at);
                 } else {
                     self.must_be_allowed(id, true, "observe");
-                    self.refreshed(id, at);
+                    self.refreshed(id, at, true);
                 }
             }
             Err(Error::InFlight { lease_left }) => {
@@ -212,7 +211,7 @@ impl Model {
         if let Some(held) = self.claims.remove(&id) {
             assert!(held.lapsed(self.clock), "{id:?} is claimed ({held:?}), yet observe is New");
         }
-        self.records.insert(id, Record::new(at, &self.rules));
+        self.mark(id, at, at);
     }
 
     fn must_be_claimed(&self, id: Id, lease_left: Duration) {
@@ -294,7 +293,7 @@ impl Model {
             }
             Claim::Duplicate { .. } => {
                 self.must_be_allowed(id, true, "claim");
-                self.may_be_refreshed(id, self.clock);
+                self.refreshed(id, self.clock, false);
             }
             other => panic!("claim of {id:?}: {other:?}"),
         }
@@ -310,7 +309,7 @@ impl Model {
         match answer {
             Claim::Duplicate { .. } => {
                 self.must_be_allowed(id, true, "claim_at");
-                self.may_be_refreshed(id, at);
+                self.refreshed(id, at, false);
             }
             answer => self.claimed(id, answer, lease, &[]),
         }
@@ -326,8 +325,7 @@ impl Model {
         assert!(!taken, "token {token} was given twice");
         self.last_token = self.last_token.max(token);
         let until = self.clock.saturating_add(lease);
-        let held =
-            Held { token, until, lease, orphaned: false, note, at, taken_over_at: None };
+        let held = Held { token, until, lease, orphaned: false, note, at, taken_over_at: None };
         self.claims.insert(id, held);
     }
 
@@ -343,14 +341,9 @@ impl Model {
                 let held = self.claims.remove(&id).expect("owned");
                 let at = held.at.unwrap_or(self.clock);
                 self.move_watermark(at);
-                let mut record = Record::new(at, &self.rules);
-                // One whose time has left the window meanwhile is kept for a last slice at most.
-                record.may_until = record.may_until.max(self.latest + self.widest_slice);
-                if let Some(at) = held.taken_over_at {
-                    let late = Record::new(at, &self.rules);
-                    record.may_until = record.may_until.max(late.may_until);
-                }
-                self.records.insert(id, record);
+                // One whose time has left the window meanwhile may be kept in the oldest slice.
+                let oldest = self.latest.saturating_sub(self.rules.window);
+                self.mark(id, at, held.taken_over_at.unwrap_or(at).max(oldest));
             }
             Err(Error::LeaseLost { token: lost }) => {
                 assert_eq!(*lost, token);
@@ -437,11 +430,12 @@ impl Model {
         let (earliest, latest) = (self.earliest, self.latest);
         for record in self.records.values_mut() {
             let live = latest <= record.must_until;
-            let (must, may) = (record.at + rules.window, record.at + rules.window + record.slice);
+            *record = Record::new(record.at, record.latest_at, record.slice, rules.window);
             // What is surely live stays. What had perhaps expired under the old window may count
             // under the new one, as it was seen within it; nobody may rely on that.
-            record.must_until = if live { must } else { earliest.saturating_sub(1).min(must) };
-            record.may_until = may;
+            if !live {
+                record.must_until = record.must_until.min(earliest.saturating_sub(1));
+            }
         }
     }
 }

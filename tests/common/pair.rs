@@ -301,6 +301,7 @@ impl Pair {
             return;
         }
         self.advance(1); // TEMP
+        let shape = Shape { window_ns: shape.window_ns.min(self.shape.window_ns), ..shape }; // TEMP
         self.end_store(end);
         // What is fixed at creation stays; the rest is as the new shape says.
         self.shape = Shape {
@@ -386,7 +387,11 @@ impl Pair {
                 assert!(decided.iter().all(Option::is_none), "marked by an Err: {decided:?}");
             }
             answer => {
-                assert!(!is_any(Ahead::Yes), "a timestamp is too far ahead of {}: {answer:?}", self.wall);
+                assert!(
+                    !is_any(Ahead::Yes),
+                    "a timestamp is too far ahead of {}: {answer:?}",
+                    self.wall
+                );
                 let latest = told.iter().map(|(_, (at, _))| *at).max();
                 self.model.may_move_watermark(latest.unwrap_or(i64::MIN));
                 match answer {
