@@ -11,6 +11,7 @@ use crate::decide::{Decider, Keys};
 use crate::input::{self, Block, Source};
 use crate::output::Output;
 use crate::progress::Progress;
+use crate::recent::Recent;
 use crate::record::{Batch, Fault, KeyAt, Splitter};
 use crate::setup;
 
@@ -28,6 +29,7 @@ pub(crate) fn run(args: &DedupArgs) -> Result<()> {
         rules: Rules::new(args),
         splitter: Splitter::new(format, setup::wanted(args), !args.no_header, line_end),
         decider: Decider::new(store, scope, args.state.is_some()),
+        recent: (args.state.is_none() && args.window.is_none()).then(Recent::new),
         output: Output::stdout(line_end)?,
         counts: Counts::start(),
         progress: Progress::new(!args.quiet, estimate.total_bytes),
@@ -116,6 +118,8 @@ struct Run {
     rules: Rules,
     splitter: Splitter,
     decider: Decider,
+    /// In a run that forgets nothing.
+    recent: Option<Recent>,
     output: Output,
     counts: Counts,
     progress: Progress,
@@ -135,6 +139,9 @@ impl Run {
                 batch.clear();
                 let (unread, at_end) = (block.unread(), block.at_end());
                 let split = self.splitter.split(unread, at_end, &mut batch);
+                if let Some(recent) = &mut self.recent {
+                    batch.mark_seen(unread, recent);
+                }
                 // The records before one that cannot be used are decided first.
                 let refused = self.batch(&batch, unread)?;
                 if let Some(fault) = refused.or(split.err()) {
@@ -196,6 +203,10 @@ impl Run {
         for record in &batch.records[at.record..] {
             let fate = match &record.key {
                 KeyAt::Header => self.rules.fate(true),
+                KeyAt::Seen => {
+                    self.counts.add(Verdict::Duplicate);
+                    self.rules.verdict(Verdict::Duplicate)
+                }
                 KeyAt::Missing => {
                     self.counts.missing += 1;
                     self.rules.missing()

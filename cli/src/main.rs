@@ -12,6 +12,7 @@ mod offline;
 mod output;
 mod plan;
 mod progress;
+mod recent;
 mod record;
 mod setup;
 mod timestamp;

@@ -32,7 +32,17 @@ pub(crate) struct Filter {
     region: Region,
     blocks: u32,
     columns: Columns,
+    row: RowWidth,
     clear: clear::ClearFn,
+}
+
+/// Which [`Row`] the columns need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RowWidth {
+    One,
+    Two,
+    Four,
+    Eight,
 }
 
 /// Number of columns: a power of two from 2 to 64.
@@ -52,7 +62,7 @@ impl Columns {
     /// The column of the slice with number `sequence`.
     #[inline]
     pub(crate) fn of(self, sequence: u64) -> u32 {
-        (sequence % u64::from(self.0)) as u32
+        sequence as u32 & (self.0 - 1)
     }
 
     /// Keys side by side in a row.
@@ -88,6 +98,9 @@ impl Columns {
 
     /// Columns of the `lag` slices up to and including `sequence`.
     fn newest(self, sequence: u64, lag: u32) -> u64 {
+        if lag == 1 {
+            return 1 << self.of(sequence);
+        }
         if lag >= self.0 {
             return self.all();
         }
@@ -166,7 +179,13 @@ impl Filter {
     /// the same number of columns.
     pub(crate) fn new(region: Region, blocks: u32, columns: Columns) -> Self {
         assert!(blocks > 0 && region.len() as u64 >= Filter::bytes(blocks));
-        Filter { region, blocks, columns, clear: clear::choose() }
+        let row = match columns.row_bytes() {
+            1 => RowWidth::One,
+            2 => RowWidth::Two,
+            4 => RowWidth::Four,
+            _ => RowWidth::Eight,
+        };
+        Filter { region, blocks, columns, row, clear: clear::choose() }
     }
 
     #[inline]
@@ -192,11 +211,11 @@ impl Filter {
     /// The columns that may hold the digest, those of slices up to `newest` alone.
     #[inline]
     pub(crate) fn probe(&self, place: Place, newest: u64) -> u64 {
-        match self.columns.row_bytes() {
-            1 => self.probe_rows::<u8>(place, newest),
-            2 => self.probe_rows::<u16>(place, newest),
-            4 => self.probe_rows::<u32>(place, newest),
-            _ => self.probe_rows::<u64>(place, newest),
+        match self.row {
+            RowWidth::One => self.probe_rows::<u8>(place, newest),
+            RowWidth::Two => self.probe_rows::<u16>(place, newest),
+            RowWidth::Four => self.probe_rows::<u32>(place, newest),
+            RowWidth::Eight => self.probe_rows::<u64>(place, newest),
         }
     }
 
@@ -228,11 +247,11 @@ impl Filter {
         if lag != 0 {
             self.catch_up(place.block, newest, lag);
         }
-        match self.columns.row_bytes() {
-            1 => self.insert_rows::<u8>(place, column),
-            2 => self.insert_rows::<u16>(place, column),
-            4 => self.insert_rows::<u32>(place, column),
-            _ => self.insert_rows::<u64>(place, column),
+        match self.row {
+            RowWidth::One => self.insert_rows::<u8>(place, column),
+            RowWidth::Two => self.insert_rows::<u16>(place, column),
+            RowWidth::Four => self.insert_rows::<u32>(place, column),
+            RowWidth::Eight => self.insert_rows::<u64>(place, column),
         }
     }
 
@@ -278,14 +297,9 @@ impl Filter {
     /// process that dies in between clears again.
     #[cold]
     fn catch_up(&self, block: u32, newest: u64, lag: u32) {
-        let mut keep = !self.columns.newest(newest, lag);
-        let width = (self.columns.0 * self.columns.lanes()).max(8);
-        if self.columns.0 < 8 {
-            let lane = keep & self.columns.all();
-            keep = (0..self.columns.lanes()).fold(0, |k, i| k | lane << (i * self.columns.0));
-        }
-        let keep =
-            (0..64 / width).fold(0, |k, i| k | (keep & (u64::MAX >> (64 - width))) << (i * width));
+        // All lanes and rows at once: `all` divides a word of ones evenly.
+        let all = self.columns.all();
+        let keep = (all & !self.columns.newest(newest, lag)).wrapping_mul(u64::MAX / all);
         let words = &self.region.cells::<[AtomicU64; BLOCK / 8]>()[block as usize];
         let epoch = self.epoch(block).load(Relaxed);
         (self.clear)(words, keep.to_le());

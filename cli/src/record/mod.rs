@@ -13,6 +13,7 @@ use onceonly::{Key, Timestamp};
 
 use crate::args::{Format, MissingKey, TimeFormat};
 use crate::decide::Keys;
+use crate::recent::Recent;
 use crate::timestamp;
 
 /// Records that are decided at once: enough to hide memory latency, few enough to stay in the
@@ -57,6 +58,8 @@ pub(crate) enum KeyAt {
     Block(Range<usize>),
     /// In the batch's arena.
     Arena(Range<usize>),
+    /// In a record before this one, of a run that forgets nothing.
+    Seen,
     /// The record has none.
     Missing,
     /// The record is a header, printed whatever is decided.
@@ -79,6 +82,8 @@ pub(crate) struct Batch {
     pub(crate) records: Vec<Record>,
     /// Keys that do not stand in the block as they are.
     arena: Vec<u8>,
+    /// Scratch of [`Batch::mark_seen`].
+    digests: Vec<u128>,
     /// Bytes of the block that were used.
     pub(crate) used: usize,
     /// Line ends in those bytes.
@@ -112,12 +117,28 @@ impl Batch {
         self.records.push(Record { bytes, key, time });
     }
 
+    /// Marks the records whose key is among the latest ones.
+    pub(crate) fn mark_seen(&mut self, block: &[u8], recent: &mut Recent) {
+        // Two passes, so that the second waits for many cache lines at once.
+        self.digests.clear();
+        self.digests.extend(self.records.iter().map(|record| match &record.key {
+            KeyAt::Block(range) => recent.digest(&block[range.clone()]),
+            KeyAt::Arena(range) => recent.digest(&self.arena[range.clone()]),
+            KeyAt::Seen | KeyAt::Missing | KeyAt::Header => 0,
+        }));
+        for (record, digest) in self.records.iter_mut().zip(&self.digests) {
+            if *digest != 0 && recent.check(*digest) {
+                record.key = KeyAt::Seen;
+            }
+        }
+    }
+
     /// The keys of the records that have one, in their order.
     pub(crate) fn keys<'a>(&'a self, block: &'a [u8], event_time: bool) -> Keys<'a> {
         let keyed = self.records.iter().filter_map(|record| match &record.key {
             KeyAt::Block(range) => Some((&block[range.clone()], record.time)),
             KeyAt::Arena(range) => Some((&self.arena[range.clone()], record.time)),
-            KeyAt::Missing | KeyAt::Header => None,
+            KeyAt::Seen | KeyAt::Missing | KeyAt::Header => None,
         });
         if event_time {
             Keys::At(keyed.collect())

@@ -29,7 +29,7 @@ fn cut(mut splitter: Splitter, input: &[u8], step: usize) -> Result<Vec<Cut>, (u
                 let key = match &record.key {
                     KeyAt::Block(range) => Some(block[range.clone()].to_vec()),
                     KeyAt::Arena(range) => Some(batch.arena[range.clone()].to_vec()),
-                    KeyAt::Missing | KeyAt::Header => None,
+                    KeyAt::Seen | KeyAt::Missing | KeyAt::Header => None,
                 };
                 cuts.push((block[record.bytes.clone()].to_vec(), key));
             }
