@@ -6,22 +6,29 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Acquire};
-use std::sync::atomic::{AtomicI64, AtomicU32};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::exact::index::MAX_POSITIONS;
-use crate::format::chunk::{Chunk, SLOTS};
+use crate::format::chunk::{self, Chunk, ChunkKind, SLOTS};
 use crate::format::header::{FILE_HEADER_LEN, FileHeader, FileKind};
 use crate::format::names::{self, Kind};
+use crate::format::record::{self, RecordKind};
 use crate::format::{PAGE, StoreId};
 use crate::ledger::Ledger;
 use crate::storage::{Advice, Region, Storage};
 
 /// Most chunks of a segment: a shard's index can number the records of all of them.
 pub(crate) const MAX_CHUNKS: u32 = (MAX_POSITIONS / SLOTS - 1) as u32;
+
+/// Where the header page counts the tombstones of the segment.
+const TOMBSTONES_AT: usize = 1024;
+/// Where it has the segment's place in the order in which segments were filled, zero before that.
+const ORDER_AT: usize = 1032;
+const _: () = assert!(TOMBSTONES_AT >= FILE_HEADER_LEN && ORDER_AT < PAGE);
 
 /// One file of the journal.
 pub(crate) struct Segment {
@@ -66,6 +73,51 @@ impl Segment {
         &self.region.cells::<Chunk>()[1 + index as usize]
     }
 
+    /// Counts a record whose loss could bring a forgotten key back. Counted after it was written, so
+    /// a process that dies in between leaves one record too many, never one too few.
+    pub(crate) fn count_tombstone(&self) {
+        self.tombstone_counter().fetch_add(1, Release);
+    }
+
+    fn tombstone_counter(&self) -> &AtomicU64 {
+        &self.region.cells::<AtomicU64>()[TOMBSTONES_AT / 8]
+    }
+
+    fn order_cell(&self) -> &AtomicU64 {
+        &self.region.cells::<AtomicU64>()[ORDER_AT / 8]
+    }
+
+    /// Segments are read back in this order: a key may have been forgotten in one and seen again in
+    /// the next.
+    pub(crate) fn order(&self) -> u64 {
+        u64::from_le(self.order_cell().load(Acquire))
+    }
+
+    /// Everything that a reader has to know to trust the segment's control records: each chunk has
+    /// its header, each record its checksum, and there are as many tombstones as were counted. Digests carry no checksum: one that is lost or
+    /// changed is a key that is not known, never one that is known by mistake.
+    pub(crate) fn verify(&self) -> std::result::Result<(), String> {
+        let mut tombstones = 0;
+        for number in 0..self.chunks {
+            let chunk = self.chunk(number);
+            let damaged = |why: &str| format!("chunk {number}: {why}");
+            match chunk::kind(chunk, self.id, number as usize).map_err(damaged)? {
+                Some(ChunkKind::Control(_)) => {
+                    for record in record::records(chunk) {
+                        let kind = record.map_err(damaged)?.kind;
+                        let counts = matches!(kind, RecordKind::Tombstone | RecordKind::Revived);
+                        tombstones += u64::from(counts);
+                    }
+                }
+                Some(ChunkKind::Digests(_)) | None => {}
+            }
+        }
+        if tombstones < u64::from_le(self.tombstone_counter().load(Acquire)) {
+            return Err("tombstones are missing".to_owned());
+        }
+        Ok(())
+    }
+
     pub(crate) fn chunks(&self) -> u32 {
         self.chunks
     }
@@ -104,16 +156,21 @@ pub(crate) struct Journal {
 struct Segments {
     current: Option<Arc<Segment>>,
     spare: VecDeque<Arc<Segment>>,
+    /// Order of the newest segment that was put to use.
+    filled: u64,
 }
 
 impl Journal {
     pub(crate) fn new(ledger: Arc<Ledger>, segment_chunks: u32) -> Self {
         let store = ledger.store();
+        // The number of the open is above the number of the segment, so that order holds across
+        // restarts.
+        let filled = ledger.read(|manifest| manifest.opens) << 32;
         Journal {
             ledger,
             store,
             segment_chunks: segment_chunks.min(MAX_CHUNKS),
-            segments: Mutex::default(),
+            segments: Mutex::new(Segments { filled, ..Segments::default() }),
             free: AtomicI64::new(0),
         }
     }
@@ -156,7 +213,11 @@ impl Journal {
                 return Ok(Taken { segment: Arc::clone(current), chunk, began_segment });
             }
             match segments.spare.pop_front() {
-                Some(next) => segments.current = Some(next),
+                Some(next) => {
+                    segments.filled += 1;
+                    next.order_cell().store(segments.filled.to_le(), Release);
+                    segments.current = Some(next);
+                }
                 None => {
                     self.add_segment(&mut segments)?;
                     continue;

@@ -28,6 +28,8 @@
 
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 compile_error!("onceonly supports Linux, and builds on macOS: it needs mapped files and boot time");
+#[cfg(target_endian = "big")]
+compile_error!("onceonly's files are little-endian, and mapped as they are");
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("onceonly maps files that do not fit an address space of 32 bits");
 

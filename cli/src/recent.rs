@@ -5,21 +5,27 @@
 //! made for many. What is not found here, for whatever reason, is decided by the store.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::hint::black_box;
 
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-/// 4 MiB: most of it stays in the caches, and costs little beside a store.
-const SETS: usize = 1 << 17;
+/// 4 MiB: it stays in a cache, and costs little beside a store.
+const SETS: usize = 1 << 16;
 
-/// Digests of keys that were handed to the store, in sets of two, the newer first.
+/// Digests of keys that were handed to the store.
 pub(crate) struct Recent {
-    sets: Vec<[u128; 2]>,
+    sets: Vec<Set>,
     seed: u64,
 }
 
+/// The latest digests that fall here, the newest first: one cache line.
+#[derive(Clone)]
+#[repr(align(64))]
+struct Set([u128; 4]);
+
 impl Recent {
     pub(crate) fn new() -> Self {
-        Recent { sets: vec![[0; 2]; SETS], seed: RandomState::new().hash_one(0) }
+        Recent { sets: vec![Set([0; 4]); SETS], seed: RandomState::new().hash_one(0) }
     }
 
     /// As many bits as a store compares. Never zero, which marks an empty place.
@@ -28,14 +34,23 @@ impl Recent {
         xxh3_128_with_seed(key, self.seed) | 1 << 127
     }
 
-    /// Whether a key of this digest was given here lately; from now on it was.
+    /// Whether the key of each digest was given here lately; from now on it was.
+    pub(crate) fn check<'a>(&'a mut self, digests: &'a [u128]) -> impl Iterator<Item = bool> + 'a {
+        // Reads that wait for nothing bring all lines at once, where the checks would wait for each.
+        let lines = digests.iter().map(|digest| self.sets[*digest as usize % SETS].0[0] as u64);
+        black_box(lines.fold(0, |all, line| all ^ line));
+        digests.iter().map(|digest| self.check_one(*digest))
+    }
+
     #[inline]
-    pub(crate) fn check(&mut self, digest: u128) -> bool {
-        let set = &mut self.sets[digest as usize % SETS];
-        if (set[0] == digest) | (set[1] == digest) {
+    fn check_one(&mut self, digest: u128) -> bool {
+        let set = &mut self.sets[digest as usize % SETS].0;
+        let [a, b, c, d] = *set;
+        // Without a branch for each: which of them it is cannot be predicted.
+        if (a == digest) | (b == digest) | (c == digest) | (d == digest) {
             return true;
         }
-        *set = [digest, set[0]];
+        *set = [digest, a, b, c];
         false
     }
 }
@@ -47,13 +62,14 @@ mod tests {
     #[test]
     fn only_keys_that_were_given_are_found() {
         let mut recent = Recent::new();
-        let empty = recent.digest(b"");
-        assert!(!recent.check(empty));
-        assert!(recent.check(empty));
-        for n in 0..4 * SETS as u64 {
-            let digest = recent.digest(&n.to_le_bytes());
-            assert!(!recent.check(digest), "{n}");
-            assert!(recent.check(digest), "{n}");
+        let mut check = |key: &[u8]| {
+            let digest = recent.digest(key);
+            recent.check(&[digest, digest]).collect::<Vec<_>>()
+        };
+        assert_eq!(check(b""), [false, true]);
+        assert_eq!(check(b""), [true, true]);
+        for n in 0..8 * SETS as u64 {
+            assert_eq!(check(&n.to_le_bytes()), [false, true], "{n}");
         }
     }
 }

@@ -8,8 +8,8 @@ use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, RwLock};
 
 use super::maintain::Maintenance;
-use super::time::{EngineTime, NO_WATERMARK};
 use super::rebuild::FilterFile;
+use super::time::{EngineTime, NO_WATERMARK};
 use super::{Engine, FilterHint, Window, claims, recover};
 use crate::catalog::Timeline;
 use crate::config::Config;
@@ -19,7 +19,7 @@ use crate::filter::{Columns, Filter, sizing};
 use crate::format::header::{HeaderError, StoreHeader};
 use crate::format::manifest::{Era, FilterEntry, Geometry, Hole, Manifest};
 use crate::format::{VERSION, clock, names};
-use crate::journal::Journal;
+use crate::journal::{Journal, Segment};
 use crate::ledger::Ledger;
 use crate::plan::{Sizes, shard_blocks};
 use crate::quota::Quota;
@@ -65,6 +65,7 @@ fn open(config: Config, storage: Arc<dyn Storage>) -> Result<Arc<Engine>> {
     let clock = opening.clock_region()?;
     opening.judge_trust()?;
     let time = opening.start_time(clock)?;
+    opening.check_journals(&time)?;
     let timeline = opening.timeline(&time);
     let runs = opening.open_runs(&timeline, &time)?;
     let filters = opening.open_filters()?;
@@ -254,12 +255,47 @@ impl Opening {
             None
         };
         if let Some(reason) = reason {
-            let to_ns = if self.config.event_time { time.watermark() } else { time.now() };
-            self.report.damage.push(reason.to_owned());
-            let hole = Hole { from_ns: i64::MIN, to_ns, reason: reason.to_owned() };
-            self.manifest.holes.push(hole);
+            self.note_hole(&time, reason);
         }
         Ok(time)
+    }
+
+    /// Nothing up to and including this instant is vouched for.
+    fn note_hole(&mut self, time: &EngineTime, reason: &str) {
+        let now_ns = if self.config.event_time { time.watermark() } else { time.now() };
+        let (to_ns, reason) = (now_ns.saturating_add(1), reason.to_owned());
+        self.report.damage.push(reason.clone());
+        self.manifest.holes.push(Hole { from_ns: i64::MIN, to_ns, reason });
+    }
+
+    /// A damaged segment may have held tombstones, and a lost tombstone would be a false
+    /// `Duplicate`: no key that was recorded before is trusted then. Its files are set aside.
+    fn check_journals(&mut self, time: &EngineTime) -> Result<()> {
+        let mut damage = None;
+        for id in &self.manifest.journals {
+            let name = names::numbered(names::Kind::Journal, *id);
+            match Segment::open(&*self.storage, self.header.store, *id) {
+                Ok(segment) => match segment.verify() {
+                    Ok(()) => {}
+                    Err(why) => damage = Some(format!("{name}: {why}")),
+                },
+                Err(error) if is_lost(&error) => damage = Some(error.to_string()),
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(reason) = damage else { return Ok(()) };
+        self.note_hole(time, &format!("{reason}; all keys of before are set aside"));
+        let journals = std::mem::take(&mut self.manifest.journals).into_iter();
+        let journals = journals.map(|id| names::numbered(names::Kind::Journal, id));
+        let runs = std::mem::take(&mut self.manifest.runs).into_iter();
+        let runs = runs.map(|run| names::numbered(names::Kind::Run, run.file));
+        for name in journals.chain(runs) {
+            if self.storage.set_aside(&name).is_ok() {
+                self.report.set_aside.push(name);
+            }
+        }
+        // What the filter still shows of them only costs look-ups until it rotates away.
+        Ok(())
     }
 
     /// Slices go on as they were, or in a new era when their length changes.

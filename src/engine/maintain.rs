@@ -188,13 +188,7 @@ impl Engine {
         Ok(runs)
     }
 
-    fn write_run(
-        &self,
-        frozen: &[Arc<Active>],
-        file: u64,
-        slice: u64,
-        keys: u64,
-    ) -> Result<Run> {
+    fn write_run(&self, frozen: &[Arc<Active>], file: u64, slice: u64, keys: u64) -> Result<Run> {
         let mut writer = RunWriter::create(self.ledger.storage(), file, slice, keys)?;
         let (mut digests, mut scratch) = (Vec::<Digest>::new(), Vec::new());
         // Shards are ranges of digests in ascending order; several frozen sets of one shard follow

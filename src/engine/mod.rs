@@ -32,6 +32,7 @@ use crate::verdict::Verdict;
 pub(crate) use claims::{Attempt, Grant};
 pub(crate) use create::{open_dir, open_in_memory, read_header, read_manifest};
 pub(crate) use rebuild::FilterFile;
+pub(crate) use recover::in_order;
 
 /// An open store.
 pub(crate) struct Engine {

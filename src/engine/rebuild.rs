@@ -229,8 +229,7 @@ impl FilterFile {
         let len = FilterFile::bytes(shards, blocks);
         let region = storage.create(&names::numbered(Kind::Filter, file), len)?;
         region.advise(Advice::HugePages);
-        let fields =
-            [shards as u64, u64::from(blocks), u64::from(columns.count()), 0, 0, 0];
+        let fields = [shards as u64, u64::from(blocks), u64::from(columns.count()), 0, 0, 0];
         let header = FileHeader { kind: FileKind::Filter, store, id: file, fields };
         region.write_bytes(len as usize - PAGE, &header.encode());
         Ok(FilterFile { region, shards, blocks, columns })

@@ -6,74 +6,55 @@ use std::sync::atomic::Ordering::Release;
 
 use super::Engine;
 use crate::error::{Error, Result};
+use crate::format::StoreId;
 use crate::format::chunk::{self, ChunkKind};
-use crate::format::manifest::Hole;
-use crate::format::names::Kind;
+use crate::format::names::{self, Kind};
 use crate::format::record;
 use crate::journal::Segment;
 use crate::shard::{Call, Target};
+use crate::storage::Storage;
 
 pub(super) fn replay(engine: &Engine) -> Result<()> {
     let old = engine.ledger.read(|manifest| manifest.journals.clone());
     let mut call = Call::default();
-    let mut damage = Vec::new();
-    for id in &old {
-        match Segment::open(engine.ledger.storage(), engine.header.store, *id) {
-            Ok(segment) => replay_segment(engine, &segment, &mut call, &mut damage)?,
-            Err(Error::Corrupt { file, detail }) => {
-                damage.push(Error::corrupt(file, detail).to_string());
-            }
-            Err(Error::Io { source, path, .. })
-                if source.kind() == std::io::ErrorKind::NotFound =>
-            {
-                damage.push(format!("{} is missing", path.display()));
-            }
-            Err(error) => return Err(error),
-        }
+    for segment in in_order(engine.ledger.storage(), engine.header.store, &old)? {
+        replay_segment(engine, &segment, &mut call)?;
     }
     settle_claims(engine, &mut call)?;
     engine.tools.journal.release(call.reservation);
     if old.is_empty() {
         return Ok(());
     }
-    let now_ns = engine.window_now();
-    engine.ledger.update(|manifest| {
-        manifest.journals.retain(|id| !old.contains(id));
-        for reason in &damage {
-            let hole = Hole { from_ns: i64::MIN, to_ns: now_ns, reason: reason.clone() };
-            manifest.holes.push(hole);
-        }
-    })?;
-    engine.recovery.lock().damage.extend(damage);
+    engine.ledger.update(|manifest| manifest.journals.retain(|id| !old.contains(id)))?;
     old.iter().for_each(|id| engine.remove_file(Kind::Journal, *id));
     Ok(())
 }
 
-fn replay_segment(
-    engine: &Engine,
-    segment: &Segment,
-    call: &mut Call,
-    damage: &mut Vec<String>,
-) -> Result<()> {
+/// Maps segments in the order in which they were filled.
+pub(crate) fn in_order(storage: &dyn Storage, store: StoreId, ids: &[u64]) -> Result<Vec<Segment>> {
+    let opened = ids.iter().map(|id| Segment::open(storage, store, *id));
+    let mut segments = opened.collect::<Result<Vec<_>>>()?;
+    segments.sort_by_key(Segment::order);
+    Ok(segments)
+}
+
+/// Opening the store has verified the segment already; an error here is one that came since.
+fn replay_segment(engine: &Engine, segment: &Segment, call: &mut Call) -> Result<()> {
+    let name = names::numbered(Kind::Journal, segment.id);
+    let damaged = |why: &str| Error::corrupt(engine.ledger.storage().path(&name), why);
     for number in 0..segment.chunks() {
         let chunk = segment.chunk(number);
-        match chunk::kind(chunk, segment.id, number as usize) {
-            Ok(None) => {}
-            Ok(Some(ChunkKind::Digests(slice))) => {
+        match chunk::kind(chunk, segment.id, number as usize).map_err(damaged)? {
+            None => {}
+            Some(ChunkKind::Digests(slice)) => {
                 restore_digests(engine, chunk::digests(chunk), slice, call)?;
             }
-            Ok(Some(ChunkKind::Control(_))) => {
+            Some(ChunkKind::Control(_)) => {
                 for record in record::records(chunk) {
-                    match record {
-                        Ok(record) => {
-                            let index = engine.shard_of(record.digest);
-                            engine.enter(index)?.replay(&record);
-                        }
-                        Err(why) => damage.push(format!("journal {:x}: {why}", segment.id)),
-                    }
+                    let record = record.map_err(damaged)?;
+                    engine.enter(engine.shard_of(record.digest))?.replay(&record);
                 }
             }
-            Err(why) => damage.push(format!("journal {:x}: {why}", segment.id)),
         }
     }
     Ok(())

@@ -5,8 +5,8 @@
 //! it reads about one line of the index and one or two of one page. A page is verified before its
 //! first answer.
 
-use std::sync::atomic::AtomicU64;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::digest::{Digest, checksum};
@@ -109,8 +109,7 @@ impl RunWriter {
     pub(crate) fn finish(mut self, store: StoreId) -> Result<Run> {
         self.flush()?;
         self.out.write_at((PAGE * (1 + self.pages)) as u64, &self.index)?;
-        let fields =
-            [self.slice, self.written, self.pages as u64, checksum(&self.index), 0, 0];
+        let fields = [self.slice, self.written, self.pages as u64, checksum(&self.index), 0, 0];
         let header = FileHeader { kind: FileKind::Run, store, id: self.file, fields };
         self.out.write_at(0, &header.encode())?;
         Ok(Run {

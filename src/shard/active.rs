@@ -6,7 +6,7 @@ use crate::digest::Digest;
 use crate::error::Result;
 use crate::exact::index::Index;
 use crate::format::chunk::{self, ChunkKind, SLOTS};
-use crate::format::record::{Cursor, Record};
+use crate::format::record::{Cursor, Record, RecordKind};
 use crate::journal::{Journal, Reservation, Segment};
 use crate::storage::prefetch;
 
@@ -37,14 +37,7 @@ struct OpenChunk {
 
 impl Active {
     pub(crate) fn new(segment: Arc<Segment>, index: Index) -> Self {
-        Active {
-            segment,
-            chunks: Vec::new(),
-            open: Vec::new(),
-            control: None,
-            index,
-            columns: 0,
-        }
+        Active { segment, chunks: Vec::new(), open: Vec::new(), control: None, index, columns: 0 }
     }
 
     /// Whether a digest of `slice` fits without another chunk.
@@ -156,6 +149,9 @@ impl Active {
         match &mut self.control {
             Some((number, cursor)) if cursor.has_room(record.payload.len()) => {
                 record.append(self.segment.chunk(*number), cursor);
+                if matches!(record.kind, RecordKind::Tombstone | RecordKind::Revived) {
+                    self.segment.count_tombstone();
+                }
                 true
             }
             _ => false,

@@ -2,12 +2,14 @@
 //! in an order that turns, so that what drifts with the machine's load hits all alike.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use crate::args::{Args, Result, shown};
 use crate::contestants::{self, Contestant, Mode};
 use crate::keys::{Chunk, Repeat, Stream};
+use crate::machine::Timing;
 use crate::memory::Resident;
-use crate::report::{Table, mean, median, ns, quantile, ratio, times};
+use crate::report::{Table, mean, median, ns, quantile, ratio, say, times};
 
 const SEED: u64 = 0x0ce0_0417;
 /// Chunks a window: a slice is a seventh, so most chunks hold a rotation.
@@ -24,6 +26,7 @@ struct Options {
     warm: u64,
     /// Waits for the engine's background work inside the timed part.
     charge_background: bool,
+    timing: Timing,
     modes: Vec<Mode>,
 }
 
@@ -56,6 +59,7 @@ pub(crate) fn main(mut args: Args) -> Result<()> {
         per_mille: args.count("duplicates-per-mille", 20)?,
         warm: args.count("warm", 2)?,
         charge_background: args.flag("charge-background")?,
+        timing: if args.flag("cpu-time")? { Timing::Cpu } else { Timing::Wall },
         modes,
     };
     args.finish()?;
@@ -114,7 +118,8 @@ fn warm_up(
     };
     while stream.new_keys() < options.warm * live {
         stream.fill(answers.len(), chunk);
-        contestants::run(&*lane.contestant, chunk, Mode::Batch(options.batch), answers);
+        let mode = Mode::Batch(options.batch);
+        contestants::run(&*lane.contestant, chunk, mode, Timing::Wall, answers);
         lane.check(chunk, answers);
     }
     lane.contestant.settle();
@@ -124,8 +129,9 @@ fn warm_up(
 
 impl Lane {
     fn time(&mut self, chunk: &Chunk, mode: usize, options: &Options, answers: &mut [bool]) {
-        let start = std::time::Instant::now();
-        let mut took = contestants::run(&*self.contestant, chunk, options.modes[mode], answers);
+        let start = Instant::now();
+        let (contestant, mode_run) = (&*self.contestant, options.modes[mode]);
+        let mut took = contestants::run(contestant, chunk, mode_run, options.timing, answers);
         // Never while another contestant is timed: that would charge it with this one's work.
         self.contestant.settle();
         if options.charge_background {
@@ -150,7 +156,11 @@ fn report(live: u64, options: &Options, lanes: &[Lane]) -> Result<()> {
             shown(live),
             mode.shown(),
             options.per_mille as f64 / 10.0,
-            if options.charge_background { ", background work included" } else { "" },
+            match (options.charge_background, options.timing) {
+                (true, _) => ", background work included",
+                (false, Timing::Wall) => "",
+                (false, Timing::Cpu) => ", time on the core",
+            },
         );
         let head = ["contestant", "median", "mean", "p10", "p90", "ratio", "missed", "invented"];
         let mut table = Table::new(title, &head);
@@ -192,7 +202,7 @@ fn report_memory(live: u64, options: &Options, lanes: &[Lane], csv: Option<&Path
     }
     table.show(csv)?;
     for line in lanes.iter().flat_map(|lane| lane.contestant.details()) {
-        println!("    {line}");
+        say(format_args!("    {line}"))?;
     }
     Ok(())
 }

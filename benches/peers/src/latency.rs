@@ -18,7 +18,7 @@ use onceonly::{Dedup, Verdict};
 use crate::args::{Args, Result, shown};
 use crate::keys::{Chunk, Repeat, Stream};
 use crate::machine;
-use crate::report::Table;
+use crate::report::{Table, say};
 
 const SEED: u64 = 0x1a7e_9c10;
 /// Calls as slow as this are listed one by one.
@@ -187,14 +187,13 @@ fn report(m: &Measured, live: u64, rate: u64, store: &Dedup, csv: Option<&Path>)
         over_time(m, path)?;
     }
     let stats = store.stats();
-    println!(
+    say(format_args!(
         "    keys live {}, wrong answers {}, false positives {:.2e}, parts {:?}",
         stats.keys_live,
         m.wrong,
         stats.false_positive_rate,
         stats.slices.iter().map(|slice| slice.sealed_parts).collect::<Vec<_>>()
-    );
-    Ok(())
+    ))
 }
 
 /// The longest latency of each tenth of a second, for a picture.

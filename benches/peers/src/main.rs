@@ -27,7 +27,7 @@ usage: onceonly-peers COMMAND [--OPTION VALUE]…
               --live 1M,10M,100M   --peer hashbrown,hashbrown-digests-first,moka|none
               --mode both|one|batch   --batch 32
               --rounds 16   --warm 2 (windows)   --duplicates-per-mille 20
-              --charge-background no|yes
+              --charge-background no|yes   --cpu-time no|yes (for machines that others use as well)
   claims    claim + commit and process_once beside observe (options as above)
   scaling   two threads on two cores against one thread on one core, background work included
               --live 10M   --rounds 24   --batch 32   --peer (as above)

@@ -14,7 +14,7 @@ use rustix::fs::{Advice, fadvise};
 
 use crate::args::{Args, Result, shown};
 use crate::keys::{self, Key, mix};
-use crate::report::Table;
+use crate::report::{Table, say};
 
 const SEED: u64 = 0x2e0_9e11;
 const WINDOW: Duration = Duration::from_secs(7 * 3600);
@@ -33,7 +33,7 @@ pub(crate) fn main(mut args: Args) -> Result<()> {
     let dir = tempfile::Builder::new().prefix("reopen-").tempdir_in(dir)?;
     let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis() as u64;
     let steps = Steps { dir: dir.path(), live, begun, slices: &slices };
-    println!("{}", steps.run("build", live)?.trim_end());
+    say(format_args!("{}", steps.run("build", live)?.trim_end()))?;
     let title = format!("{} live keys, {slices} slices, ms", shown(live));
     let head = ["after", "open", "first answer", "sum", "then 400k answers, ns each"];
     let mut table = Table::new(title, &head);
@@ -59,7 +59,9 @@ pub(crate) fn main(mut args: Args) -> Result<()> {
             format!("{:.2}", open + first),
             format!("{each:.0}"),
         ]);
-        lines.for_each(|line| println!("    {after}: {line}"));
+        for line in lines {
+            say(format_args!("    {after}: {line}"))?;
+        }
     }
     table.show(csv.as_deref())
 }
@@ -188,8 +190,9 @@ impl Phase {
         store.close()?;
         let closed = start.elapsed() - filled;
         let per_key = filled.as_nanos() as f64 / self.live as f64;
-        println!("filled: {per_key:.1} ns per key with key generation, closed in {closed:.1?}");
-        Ok(())
+        say(format_args!(
+            "filled: {per_key:.1} ns per key with key generation, closed in {closed:.1?}"
+        ))
     }
 
     /// Inserts until it is killed, and notes after each batch how far it has come.
@@ -229,8 +232,8 @@ impl Phase {
         }
         let each = asked.elapsed().as_nanos() as f64 / (2 * ASKED) as f64;
         let ms = |time: Duration| time.as_secs_f64() * 1000.0;
-        println!("{} {} {each}", ms(opened), ms(answered));
-        println!("wrong answers {wrong}; {recovery:?}");
+        say(format_args!("{} {} {each}", ms(opened), ms(answered)))?;
+        say(format_args!("wrong answers {wrong}; {recovery:?}"))?;
         store.close()?;
         if wrong == 0 { Ok(()) } else { Err(format!("{wrong} wrong answers").into()) }
     }

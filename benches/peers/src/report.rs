@@ -57,8 +57,7 @@ impl Table {
 
     /// Prints the table, and appends it to the file if there is one.
     pub(crate) fn show(&self, csv: Option<&Path>) -> Result<()> {
-        println!("\n{}", self.title);
-        print!("{}", self.text());
+        say(format_args!("\n{}\n{}", self.title, self.text().trim_end()))?;
         match csv {
             None => Ok(()),
             Some(path) => self.append(path),
@@ -95,6 +94,11 @@ impl Table {
         }
         Ok(())
     }
+}
+
+/// A line on standard output; a closed pipe is an error, not a panic.
+pub(crate) fn say(line: std::fmt::Arguments<'_>) -> Result<()> {
+    Ok(writeln!(std::io::stdout(), "{line}")?)
 }
 
 /// One decimal, or a dash.

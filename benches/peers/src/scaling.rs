@@ -13,7 +13,7 @@ use crate::args::{Args, Result, shown};
 use crate::contestants::{self, Contestant};
 use crate::keys::{Chunk, Repeat, Stream};
 use crate::machine;
-use crate::report::{Table, median, ns, ratio, times};
+use crate::report::{Table, median, ns, ratio, say, times};
 
 const SEED: u64 = 0x5ca1_1e00;
 
@@ -140,10 +140,10 @@ pub(crate) fn child(mut args: Args) -> Result<()> {
     while stream.new_keys() < 2 * live {
         run(&mut stream)?;
     }
-    println!("ready");
+    say(format_args!("ready"))?;
     for line in stdin().lines() {
         line?;
-        println!("{}", run(&mut stream)?);
+        say(format_args!("{}", run(&mut stream)?))?;
     }
     Ok(())
 }

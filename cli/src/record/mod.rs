@@ -18,7 +18,7 @@ use crate::timestamp;
 
 /// Records that are decided at once: enough to hide memory latency, few enough to stay in the
 /// first-level cache.
-pub(crate) const BATCH_LEN: usize = 1024;
+pub(crate) const BATCH_LEN: usize = 512;
 
 /// Which fields make the key and the time, and what happens without them.
 #[derive(Clone, Debug)]
@@ -64,6 +64,23 @@ pub(crate) enum KeyAt {
     Missing,
     /// The record is a header, printed whatever is decided.
     Header,
+}
+
+impl KeyAt {
+    /// Whether there is a key to be decided.
+    fn is_given(&self) -> bool {
+        matches!(self, KeyAt::Block(_) | KeyAt::Arena(_))
+    }
+
+    /// The key, if there is one to be decided.
+    #[inline]
+    fn bytes<'a>(&self, block: &'a [u8], arena: &'a [u8]) -> Option<&'a [u8]> {
+        match self {
+            KeyAt::Block(range) => Some(&block[range.clone()]),
+            KeyAt::Arena(range) => Some(&arena[range.clone()]),
+            KeyAt::Seen | KeyAt::Missing | KeyAt::Header => None,
+        }
+    }
 }
 
 /// One record of a batch, by its place in the block.
@@ -119,15 +136,15 @@ impl Batch {
 
     /// Marks the records whose key is among the latest ones.
     pub(crate) fn mark_seen(&mut self, block: &[u8], recent: &mut Recent) {
-        // Two passes, so that the second waits for many cache lines at once.
         self.digests.clear();
-        self.digests.extend(self.records.iter().map(|record| match &record.key {
-            KeyAt::Block(range) => recent.digest(&block[range.clone()]),
-            KeyAt::Arena(range) => recent.digest(&self.arena[range.clone()]),
-            KeyAt::Seen | KeyAt::Missing | KeyAt::Header => 0,
-        }));
-        for (record, digest) in self.records.iter_mut().zip(&self.digests) {
-            if *digest != 0 && recent.check(*digest) {
+        // A record without a key gets a place too, so that the number of digests is known.
+        self.digests.extend(
+            self.records
+                .iter()
+                .map(|record| recent.digest(record.key.bytes(block, &self.arena).unwrap_or(b""))),
+        );
+        for (record, seen) in self.records.iter_mut().zip(recent.check(&self.digests)) {
+            if seen && record.key.is_given() {
                 record.key = KeyAt::Seen;
             }
         }
@@ -135,10 +152,8 @@ impl Batch {
 
     /// The keys of the records that have one, in their order.
     pub(crate) fn keys<'a>(&'a self, block: &'a [u8], event_time: bool) -> Keys<'a> {
-        let keyed = self.records.iter().filter_map(|record| match &record.key {
-            KeyAt::Block(range) => Some((&block[range.clone()], record.time)),
-            KeyAt::Arena(range) => Some((&self.arena[range.clone()], record.time)),
-            KeyAt::Seen | KeyAt::Missing | KeyAt::Header => None,
+        let keyed = self.records.iter().filter_map(|record| {
+            record.key.bytes(block, &self.arena).map(|key| (key, record.time))
         });
         if event_time {
             Keys::At(keyed.collect())

@@ -6,12 +6,13 @@ mod moka_ttl;
 mod store;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::args::Result;
 use crate::keys::{Chunk, Key};
+use crate::machine::Timing;
 
 pub(crate) use claims::{Claims, ProcessOnce};
 pub(crate) use hash_set::HashSets;
@@ -75,9 +76,10 @@ pub(crate) fn run(
     contestant: &dyn Contestant,
     chunk: &Chunk,
     mode: Mode,
+    timing: Timing,
     answers: &mut [bool],
 ) -> Duration {
-    let start = Instant::now();
+    let start = timing.start();
     for tick in &chunk.ticks {
         contestant.advance(tick.now);
         let (keys, answers) = (&chunk.keys[tick.range.clone()], &mut answers[tick.range.clone()]);
