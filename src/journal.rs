@@ -156,6 +156,8 @@ pub(crate) struct Journal {
 struct Segments {
     current: Option<Arc<Segment>>,
     spare: VecDeque<Arc<Segment>>,
+    /// Segments that no chunk is taken from any more, and that are not sealed yet.
+    full: Vec<u64>,
     /// Order of the newest segment that was put to use.
     filled: u64,
 }
@@ -216,7 +218,8 @@ impl Journal {
                 Some(next) => {
                     segments.filled += 1;
                     next.order_cell().store(segments.filled.to_le(), Release);
-                    segments.current = Some(next);
+                    let full = segments.current.replace(next);
+                    segments.full.extend(full.map(|segment| segment.id));
                 }
                 None => {
                     self.add_segment(&mut segments)?;
@@ -262,6 +265,16 @@ impl Journal {
         self.free.fetch_add(i64::from(segment.chunks), AcqRel);
         segments.spare.push_back(segment);
         Ok(())
+    }
+
+    /// Segments that are to be sealed.
+    pub(crate) fn full_segments(&self) -> Vec<u64> {
+        self.segments.lock().full.clone()
+    }
+
+    /// What `ids` held is sealed.
+    pub(crate) fn sealed(&self, ids: &[u64]) {
+        self.segments.lock().full.retain(|id| !ids.contains(id));
     }
 
     /// The segment that chunks are taken from now, and the ones after it.

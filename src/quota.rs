@@ -29,6 +29,10 @@ impl Quota {
     pub(crate) fn take(&self, keys: usize) -> Result<()> {
         let Some(max) = self.max else { return Ok(()) };
         let keys = keys as i64;
+        if keys == 0 {
+            // Also where the limit was lowered below what is live.
+            return Ok(());
+        }
         if self.live.fetch_add(keys, AcqRel) + keys <= max {
             return Ok(());
         }

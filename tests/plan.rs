@@ -31,7 +31,8 @@ fn check(store: &Dedup, dir: &Path, builder: &Builder, when: &str) {
     let (bytes, files) = usage(dir);
     assert!(bytes <= plan.disk_bytes, "{when}: {bytes} bytes on disk, {plan:?}");
     assert!(files <= plan.files, "{when}: {files} files, {plan:?}");
-    assert!(stats.memory_bytes <= plan.memory_bytes, "{when}: {} bytes", stats.memory_bytes);
+    let memory = stats.memory_bytes;
+    assert!(memory <= plan.memory_bytes, "{when}: {memory} bytes of memory, {plan:?}, {stats:?}");
 }
 
 /// Fills the store to its limit, window after window, with batches and single keys, and measures at

@@ -125,34 +125,32 @@ impl Engine {
     /// Seals the segments that no chunk is taken from any more, and prepares the next one.
     fn seal_due(&self) -> Result<()> {
         self.tools.journal.prepare_spare()?;
-        let open: Vec<u64> = self.tools.journal.open_segments().iter().map(|s| s.id).collect();
-        let full = self.ledger.read(|manifest| {
-            manifest.journals.iter().copied().filter(|id| !open.contains(id)).collect::<Vec<_>>()
-        });
+        let full = self.tools.journal.full_segments();
         if full.is_empty() {
             return Ok(());
         }
-        let frozen = self.freeze_all(&open)?;
+        let frozen = self.freeze_all(&full)?;
         let runs = self.write_runs(&frozen)?;
         self.publish_sealed(&runs, &full)?;
+        self.tools.journal.sealed(&full);
         self.drop_frozen(&full, frozen);
         self.schedule_merge();
         self.grow_if_due();
         Ok(())
     }
 
-    /// Ends the unsealed records of all other segments than `open`, shard by shard, and carries over
-    /// claims and tombstones. Returns what is frozen, in the order of the shards.
-    fn freeze_all(&self, open: &[u64]) -> Result<Vec<Arc<Active>>> {
+    /// Ends the unsealed records of the segments `full`, shard by shard, and carries over claims and
+    /// tombstones. Returns what is frozen, in the order of the shards.
+    fn freeze_all(&self, full: &[u64]) -> Result<Vec<Arc<Active>>> {
         let mut frozen = Vec::new();
         for index in 0..self.shards.len() {
             let mut shard = self.enter(index)?;
-            if shard.active.as_ref().is_some_and(|active| !open.contains(&active.segment.id)) {
+            if shard.active.as_ref().is_some_and(|active| full.contains(&active.segment.id)) {
                 shard.freeze();
             }
             let mut call = Call::default();
             let carried = shard.carry_over(&self.tools, &mut call);
-            frozen.extend(shard.frozen.iter().filter(|f| !open.contains(&f.segment.id)).cloned());
+            frozen.extend(shard.frozen.iter().filter(|f| full.contains(&f.segment.id)).cloned());
             drop(shard);
             // Not `finish`: this job is the sealing that a new segment would ask for.
             self.tools.journal.release(call.reservation);
@@ -369,7 +367,7 @@ impl Heartbeat for Engine {
         self.tick();
         self.time.record_anchor();
         // What failed before is tried again.
-        if self.ledger.read(|manifest| manifest.journals.len()) > 2 {
+        if !self.tools.journal.full_segments().is_empty() {
             self.schedule_seal();
         }
     }

@@ -10,6 +10,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tempfile::TempDir;
+
 /// A fixed start, so that a failure is the same failure tomorrow.
 pub(crate) fn start() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_700_000_000)
@@ -18,6 +20,12 @@ pub(crate) fn start() -> SystemTime {
 /// The number in the environment variable `name`, or `default`.
 pub(crate) fn env_number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// A directory for tests that open and close stores thousands of times: in memory where the system
+/// has such a file system, because every close waits for the disk.
+pub(crate) fn fast_dir() -> TempDir {
+    TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).expect("temporary directory")
 }
 
 /// A small generator of random numbers (splitmix64): the tests need repeatable ones, not good ones.

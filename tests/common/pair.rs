@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::model::{Expect, Id, Model};
 use super::ops::{End, Lead, Op, Shape, Step, duration};
-use super::{key_bytes, start};
+use super::{fast_dir, key_bytes, start};
 
 /// Keys from here on are used once, for growth.
 const FIRST_FRESH: u32 = 1_000_000;
@@ -57,7 +57,7 @@ pub(crate) fn run(shape: Shape, ops: &[Op]) {
 impl Pair {
     pub(crate) fn open(shape: Shape) -> Self {
         let clock = ManualClock::new(start());
-        let place = shape.on_disk.then(|| TempDir::new().expect("temporary directory"));
+        let place = shape.on_disk.then(fast_dir);
         let wall = Timestamp::from(start()).as_unix_nanos();
         let mut pair = Pair {
             store: None,

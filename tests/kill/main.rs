@@ -18,12 +18,11 @@ use std::thread;
 use std::time::Duration;
 
 use board::Board;
-use common::{Rng, env_number};
+use common::{Rng, env_number, fast_dir};
 use judge::Judge;
 use onceonly::ManualClock;
 use plan::Time;
 use rustix::time::{ClockId, clock_gettime};
-use tempfile::TempDir;
 
 /// The clock that the engine's window follows.
 pub(crate) fn boot_nanos() -> i64 {
@@ -70,7 +69,7 @@ fn run(time: Time) {
 
 /// Kills children that work on one store, one after the other.
 fn run_store(time: Time, seed: u64, cycles: std::ops::Range<u64>, rng: &mut Rng) {
-    let dir = TempDir::new().unwrap();
+    let dir = fast_dir();
     let (store, board) = (dir.path().join("store"), dir.path().join("board"));
     let mut judge = Judge::new(time);
     let mut manual = 0;
