@@ -16,7 +16,7 @@ use crate::exact::index::MAX_POSITIONS;
 use crate::format::chunk::{self, Chunk, ChunkKind, SLOTS};
 use crate::format::header::{FILE_HEADER_LEN, FileHeader, FileKind};
 use crate::format::names::{self, Kind};
-use crate::format::record::{self, RecordKind};
+use crate::format::record;
 use crate::format::{PAGE, StoreId};
 use crate::ledger::Ledger;
 use crate::storage::{Advice, Region, Storage};
@@ -104,9 +104,7 @@ impl Segment {
             match chunk::kind(chunk, self.id, number as usize).map_err(damaged)? {
                 Some(ChunkKind::Control(_)) => {
                     for record in record::records(chunk) {
-                        let kind = record.map_err(damaged)?.kind;
-                        let counts = matches!(kind, RecordKind::Tombstone | RecordKind::Revived);
-                        tombstones += u64::from(counts);
+                        tombstones += u64::from(record.map_err(damaged)?.is_of_tombstone());
                     }
                 }
                 Some(ChunkKind::Digests(_)) | None => {}

@@ -51,6 +51,7 @@ pub mod offline;
 mod plan;
 mod quota;
 mod random;
+mod replay;
 mod shard;
 mod stats;
 mod storage;

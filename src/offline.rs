@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::catalog::{Slice, Timeline};
 use crate::claim::ClaimInfo;
 use crate::config::{Builder, Settings};
-use crate::digest::{Digest, DigestKind, DigestMap, KeyHasher};
+use crate::digest::{Digest, DigestKind, KeyHasher};
 use crate::engine::{FilterFile, in_order, read_header, read_manifest};
 use crate::error::{Error, Result};
 use crate::exact::run::Run;
@@ -19,8 +19,9 @@ use crate::format::clock::Anchor;
 use crate::format::header::StoreHeader;
 use crate::format::manifest::Manifest;
 use crate::format::names::{self, Kind};
-use crate::format::record::{self, Record, RecordKind};
+use crate::format::record;
 use crate::journal::Segment;
+use crate::replay::{OpenClaim, Replay};
 use crate::stats::SliceStats;
 use crate::storage::{DirStorage, Storage};
 use crate::time::{ClockSource, Timestamp};
@@ -193,34 +194,6 @@ struct View {
     manifest: Manifest,
 }
 
-/// What the journal says besides digests.
-#[derive(Default)]
-struct Control {
-    claims: DigestMap<Record<'static>>,
-    tombstones: DigestMap<u64>,
-}
-
-impl Control {
-    fn apply(&mut self, record: Record<'static>) {
-        match record.kind {
-            RecordKind::Tombstone => {
-                self.claims.remove(&record.digest);
-                if record.slice > 0 {
-                    self.tombstones.insert(record.digest, record.slice);
-                }
-            }
-            RecordKind::Revived => drop(self.tombstones.remove(&record.digest)),
-            RecordKind::Claim => drop(self.claims.insert(record.digest, record)),
-            RecordKind::Commit | RecordKind::Abandon => {
-                if self.claims.get(&record.digest).is_some_and(|c| c.token == record.token) {
-                    self.claims.remove(&record.digest);
-                }
-            }
-            RecordKind::Value => {}
-        }
-    }
-}
-
 impl View {
     fn load(dir: &Path) -> Result<Self> {
         let storage = DirStorage::read_only(dir)?;
@@ -230,21 +203,31 @@ impl View {
         Ok(View { storage, header, manifest })
     }
 
-    /// The time of the window: as recorded, moved on by boot time while an owner has it open.
+    /// The time of the window: as recorded, moved on by the clocks since.
     fn now_ns(&self) -> Result<i64> {
-        let region = self.storage.open(names::CLOCK, false)?;
         let newest_era = self.manifest.eras.last().map_or(i64::MIN, |era| era.start_ns);
-        let Some(anchor) = Anchor::load(&region) else { return Ok(newest_era) };
-        if self.header.event_time {
-            return Ok(anchor.watermark_ns.max(newest_era));
-        }
+        let anchor = self.anchor()?;
+        let now = match anchor {
+            Some(anchor) if self.header.event_time => anchor.watermark_ns,
+            _ => self.clock_ns()?,
+        };
+        Ok(now.max(newest_era))
+    }
+
+    fn anchor(&self) -> Result<Option<Anchor>> {
+        Ok(Anchor::load(&self.storage.open(names::CLOCK, false)?))
+    }
+
+    /// The time that leases run by.
+    fn clock_ns(&self) -> Result<i64> {
+        let Some(anchor) = self.anchor()? else { return Ok(i64::MIN) };
         let clock = ClockSource::system();
         let passed = if anchor.boot_id == clock.boot_id() {
             clock.boot_nanos().saturating_sub(anchor.boot_ns)
         } else {
             clock.wall_nanos().saturating_sub(anchor.wall_ns)
         };
-        Ok(anchor.engine_ns.saturating_add(passed.max(0)).max(newest_era))
+        Ok(anchor.engine_ns.saturating_add(passed.max(0)))
     }
 
     fn live(&self, now_ns: i64) -> Vec<Slice> {
@@ -273,8 +256,8 @@ impl View {
     }
 
     /// Reads the journal: each digest with its slice, and the control records.
-    fn read_journal(&self, mut digest: impl FnMut(u64, Digest)) -> Result<Control> {
-        let mut control = Control::default();
+    fn read_journal(&self, mut digest: impl FnMut(u64, Digest)) -> Result<Replay> {
+        let mut control = Replay::default();
         let ids = &self.manifest.journals;
         for segment in in_order(&self.storage, self.header.store, ids)? {
             for number in 0..segment.chunks() {
@@ -323,7 +306,7 @@ impl View {
             disk_bytes: self.storage.allocated_bytes(),
             filter_fill: self.filter_fill(),
             live_slices: slices.iter().map(|slice| self.slice_stats(slice)).collect(),
-            claims: claim_infos(&control),
+            claims: claim_infos(&control, self.clock_ns()?),
             files: self.files()?,
         })
     }
@@ -401,12 +384,18 @@ impl View {
                 tier,
             }));
         }
-        let state = self.state(digest, &control, sightings.last());
+        let state = self.state(digest, &control, sightings.last(), self.clock_ns()?);
         let text = format!("{:016x}{:016x}", digest.hi, digest.lo);
         Ok(Explanation { state, digest: text, suspected_slices: None, sightings })
     }
 
-    fn state(&self, digest: Digest, control: &Control, newest: Option<&Sighting>) -> KeyState {
+    fn state(
+        &self,
+        digest: Digest,
+        control: &Replay,
+        newest: Option<&Sighting>,
+        clock_ns: i64,
+    ) -> KeyState {
         if control.tombstones.contains_key(&digest) {
             return KeyState::Forgotten;
         }
@@ -417,7 +406,7 @@ impl View {
         }
         match control.claims.get(&digest) {
             Some(claim) => {
-                let info = claim_info(claim);
+                let info = claim_info(digest, claim, clock_ns);
                 KeyState::InFlight { token: info.token, lease_left: info.lease_left }
             }
             None => KeyState::Unknown,
@@ -504,19 +493,19 @@ fn note(found: &mut Verification, result: Result<()>) -> Result<()> {
     }
 }
 
-fn claim_info(claim: &Record<'_>) -> ClaimInfo {
+fn claim_info(digest: Digest, claim: &OpenClaim, now_ns: i64) -> ClaimInfo {
     ClaimInfo {
         token: claim.token,
-        digest: format!("{:016x}{:016x}", claim.digest.hi, claim.digest.lo),
-        // Leases run by the owner's clock; from outside only their length is known.
-        lease_left: duration(claim.slice.cast_signed()),
+        digest: format!("{:016x}{:016x}", digest.hi, digest.lo),
+        lease_left: duration(claim.deadline_ns.saturating_sub(now_ns)),
         orphaned: false,
-        note: claim.payload.to_vec(),
+        note: claim.note.clone(),
     }
 }
 
-fn claim_infos(control: &Control) -> Vec<ClaimInfo> {
-    let mut claims: Vec<ClaimInfo> = control.claims.values().map(claim_info).collect();
+fn claim_infos(control: &Replay, now_ns: i64) -> Vec<ClaimInfo> {
+    let claims = control.claims.iter();
+    let mut claims: Vec<_> = claims.map(|(d, claim)| claim_info(*d, claim, now_ns)).collect();
     claims.sort_by_key(|claim| claim.token);
     claims
 }

@@ -14,7 +14,7 @@ use strategies::{cases, event_op, shape};
 use tempfile::TempDir;
 
 proptest! {
-    #![proptest_config(cases(120))]
+    #![proptest_config(cases(1000))]
 
     /// Promises 1, 2, 4, 5, 8, 9 in event time, with restarts and changed settings in between.
     #[test]
@@ -27,7 +27,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(cases(200))]
+    #![proptest_config(cases(1000))]
 
     /// Promises 1, 2, 4, 5, 8, 9 in event time, without a disk.
     #[test]

@@ -169,6 +169,31 @@ fn the_limit_may_change_on_reopening() {
     assert_eq!(count(&observe_range(&store, 0..150), Verdict::Duplicate), 150, "evicted");
 }
 
+/// Forgotten keys make room, and keys that came again count once, also after a restart.
+#[test]
+fn forgotten_keys_do_not_count_against_the_limit_after_a_restart() {
+    let (dir, clock) = (TempDir::new().unwrap(), clock());
+    let open = || builder(&clock).max_keys(100).open(dir.path()).unwrap();
+    let store = open();
+    assert_eq!(count(&observe_range(&store, 0..100), Verdict::New), 100);
+    for number in 0..60 {
+        assert!(store.forget(key(number)).unwrap());
+    }
+    assert_eq!(count(&observe_range(&store, 0..10), Verdict::New), 10);
+    assert_eq!(store.stats().keys_live, 50);
+    for round in 1..=3 {
+        store.close().unwrap();
+        let store = open();
+        assert_eq!(store.stats().keys_live, 50, "after {round} restarts");
+    }
+    let store = open();
+    for number in 1_000..1_050 {
+        assert_eq!(store.observe(key(number)).unwrap(), Verdict::New, "room for {number}");
+    }
+    assert!(matches!(store.observe(key(2_000)), Err(Error::Full { max_keys: 100 })));
+    assert_eq!(count(&observe_range(&store, 60..100), Verdict::Duplicate), 40);
+}
+
 /// `observe_batch` takes batches of any size, also far larger than the plan.
 #[test]
 fn one_batch_may_be_larger_than_the_plan() {

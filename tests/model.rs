@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use strategies::{cases, clock_op, shape};
 
 proptest! {
-    #![proptest_config(cases(200))]
+    #![proptest_config(cases(1500))]
 
     /// Promises 1, 2, 4, 5, 8, 9, 10 with restarts, reboots and changed settings in between.
     #[test]
@@ -23,7 +23,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(cases(300))]
+    #![proptest_config(cases(1500))]
 
     /// Promises 1, 2, 4, 5, 8, 9, 10 without a disk.
     #[test]

@@ -1,42 +1,47 @@
-//! `onceonly dedup`: blocks of input → batches of records → verdicts → output.
+//! `onceonly dedup`: blocks of records → batches → verdicts → output.
 
 use std::io::Write as _;
+use std::ops::Range;
 
-use anyhow::{Error, Result, ensure};
+use anyhow::{Result, bail, ensure};
 use onceonly::Verdict;
 
 use crate::args::{DedupArgs, Late, MissingKey};
 use crate::count::Counts;
 use crate::decide::{Decider, Keys};
-use crate::input::{self, Block, Source};
+use crate::input;
 use crate::output::Output;
 use crate::progress::Progress;
-use crate::recent::Recent;
-use crate::record::{Batch, Fault, KeyAt, Splitter};
+use crate::reader::{Block, Reader};
+use crate::recent::{Digester, Recent};
+use crate::record::{KeyAt, Splitter};
 use crate::setup;
+
+/// Records that are decided at once: enough to hide memory latency, few enough to stay in the
+/// first-level cache.
+const BATCH_LEN: usize = 512;
 
 pub(crate) fn run(args: &DedupArgs) -> Result<()> {
     let format = setup::format(args)?;
     let line_end = if args.null { 0 } else { b'\n' };
     let paths = setup::paths(args);
-    let estimate = input::estimate(&paths, line_end)?;
-    let store = setup::open_store(args, estimate)?;
+    let total_bytes = input::total_bytes(&paths)?;
+    let store = setup::open_store(args)?;
     if !args.quiet {
         warn_of_damage(&store);
     }
     let scope = args.scope.as_ref().map(setup::bytes_of);
     let mut run = Run {
         rules: Rules::new(args),
-        splitter: Splitter::new(format, setup::wanted(args), !args.no_header, line_end),
         decider: Decider::new(store, scope, args.state.is_some()),
         recent: (args.state.is_none() && args.window.is_none()).then(Recent::new),
         output: Output::stdout(line_end)?,
         counts: Counts::start(),
-        progress: Progress::new(!args.quiet, estimate.total_bytes),
-        line_end,
+        progress: Progress::new(!args.quiet, total_bytes),
     };
-    let mut block = Block::new();
-    let read = paths.iter().try_for_each(|path| run.source(&mut Source::open(path)?, &mut block));
+    let splitter = Splitter::new(format, setup::wanted(args), !args.no_header, line_end);
+    let digester = run.recent.as_ref().map(|_| Digester::new());
+    let read = run.read(Reader::start(paths, splitter, digester, line_end)?);
     // What was decided before a failure is written all the same.
     let ended = run.end(args.count && read.is_ok());
     let ended = read.and(ended);
@@ -116,83 +121,71 @@ impl Rules {
 
 struct Run {
     rules: Rules,
-    splitter: Splitter,
     decider: Decider,
     /// In a run that forgets nothing.
     recent: Option<Recent>,
     output: Output,
     counts: Counts,
     progress: Progress,
-    line_end: u8,
 }
 
 impl Run {
-    /// Deduplicates one source to its end.
-    fn source(&mut self, source: &mut Source, block: &mut Block) -> Result<()> {
-        self.splitter.start_source();
-        block.reset();
-        let mut batch = Batch::default();
-        let mut lines = 0;
-        while !block.at_end() {
-            self.counts.bytes_read += block.fill(source)? as u64;
-            loop {
-                batch.clear();
-                let (unread, at_end) = (block.unread(), block.at_end());
-                let split = self.splitter.split(unread, at_end, &mut batch);
-                if let Some(recent) = &mut self.recent {
-                    batch.mark_seen(unread, recent);
-                }
-                // The records before one that cannot be used are decided first.
-                let refused = self.batch(&batch, unread)?;
-                if let Some(fault) = refused.or(split.err()) {
-                    let line = lines + 1 + self.lines_in(&unread[..fault.at]);
-                    return Err(fault.error.context(format!("{}: line {line}", source.name())));
-                }
-                if batch.used == 0 {
-                    break;
-                }
-                lines += batch.lines;
-                block.consume(batch.used);
+    /// Deduplicates everything that is read.
+    fn read(&mut self, mut reader: Reader) -> Result<()> {
+        // While the input is slow, the output gets what there is.
+        while let Some(mut block) = reader.next(|| self.output.flush())? {
+            self.counts.bytes_read += block.read;
+            self.block(&mut block)?;
+            if let Some(error) = block.failure.take() {
+                return Err(error);
             }
-            // The reader of a slow input gets what there is.
-            self.output.flush()?;
+            if block.ends_source {
+                self.output.end_of_source();
+            }
             self.progress.tick(&self.counts);
+            reader.give_back(block);
         }
-        self.output.end_of_source();
         Ok(())
     }
 
-    fn lines_in(&self, bytes: &[u8]) -> u64 {
-        memchr::memchr_iter(self.line_end, bytes).count() as u64
+    /// Decides, writes and marks the records of a block.
+    fn block(&mut self, block: &mut Block) -> Result<()> {
+        let mut next = 0;
+        while next < block.batch.records.len() {
+            let batch = next..block.batch.records.len().min(next + BATCH_LEN);
+            next = batch.end;
+            if let Some(recent) = &mut self.recent {
+                block.batch.mark_seen(batch.clone(), recent);
+            }
+            self.batch(block, batch)?;
+        }
+        Ok(())
     }
 
-    /// Decides, writes and marks one batch; the record that ends the run, if there is one.
-    fn batch(&mut self, batch: &Batch, block: &[u8]) -> Result<Option<Fault>> {
-        let keys = batch.keys(block, self.rules.event_time);
-        let mut at = Position::default();
-        while at.record < batch.records.len() {
-            let printed = self.print(batch, block, &keys, &mut at)?;
+    fn batch(&mut self, block: &Block, batch: Range<usize>) -> Result<()> {
+        let keys = block.batch.keys(batch.clone(), block.bytes(), self.rules.event_time);
+        let mut at = Position { record: batch.start, key: 0 };
+        while at.record < batch.end {
+            let printed = self.print(block, batch.end, &keys, &mut at)?;
             if self.rules.durable {
                 // Only lines that have left this process may be marked.
                 self.output.flush()?;
                 self.decider.commit(printed.new)?;
             }
             if printed.refused {
-                return Ok(Some(Fault {
-                    at: batch.records[at.record].bytes.start,
-                    error: Error::msg("the record is older than the window (--late error)"),
-                }));
+                let place = block.line_of(block.batch.records[at.record].bytes().start);
+                bail!("{place}: the record is older than the window (--late error)");
             }
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Decides as many records of a batch as the store answers at once, and prints what is to be
     /// printed, runs of neighbours together.
     fn print(
         &mut self,
-        batch: &Batch,
-        block: &[u8],
+        block: &Block,
+        end: usize,
         keys: &Keys<'_>,
         at: &mut Position,
     ) -> Result<Printed> {
@@ -200,8 +193,8 @@ impl Run {
         let (first_record, first_key) = (at.record, at.key);
         let mut printed = Printed::default();
         let mut run = 0..0;
-        for record in &batch.records[at.record..] {
-            let fate = match &record.key {
+        for record in &block.batch.records[at.record..end] {
+            let fate = match record.key {
                 KeyAt::Header => self.rules.fate(true),
                 KeyAt::Seen => {
                     self.counts.add(Verdict::Duplicate);
@@ -211,7 +204,7 @@ impl Run {
                     self.counts.missing += 1;
                     self.rules.missing()
                 }
-                KeyAt::Block(_) | KeyAt::Arena(_) => {
+                KeyAt::Front { .. } | KeyAt::Arena { .. } => {
                     let Some(&verdict) = verdicts.get(at.key - first_key) else { break };
                     let fate = self.rules.verdict(verdict);
                     if fate == Fate::Refuse {
@@ -228,14 +221,15 @@ impl Run {
             if fate != Fate::Print {
                 continue;
             }
-            if run.end == record.bytes.start {
-                run.end = record.bytes.end;
+            let bytes = record.bytes();
+            if run.end == bytes.start {
+                run.end = bytes.end;
             } else {
-                self.output.put(&block[run])?;
-                run = record.bytes.clone();
+                self.output.put(&block.bytes()[run])?;
+                run = bytes;
             }
         }
-        self.output.put(&block[run])?;
+        self.output.put(&block.bytes()[run])?;
         // The next call would ask the same question again, for ever.
         ensure!(printed.refused || at.record > first_record, "the store gave no answer");
         Ok(printed)

@@ -12,6 +12,7 @@ mod offline;
 mod output;
 mod plan;
 mod progress;
+mod reader;
 mod recent;
 mod record;
 mod setup;

@@ -10,7 +10,7 @@ use anyhow::Result;
 use onceonly::{Builder, Dedup, Error as StoreError, Timestamp};
 
 use crate::args::{DedupArgs, Format};
-use crate::input::{self, Estimate};
+use crate::input;
 use crate::record::{Wanted, WantedTime};
 
 /// Wrong usage: exit code 2.
@@ -33,10 +33,9 @@ fn usage<T>(message: impl Into<String>) -> Result<T> {
 /// may be (the data decide what is late, old recordings and simulations included).
 const FIFTY_YEARS: Duration = Duration::from_secs(50 * 366 * 24 * 3600);
 
-/// Without files there is nothing to estimate from. A filter of this size is small, and it grows.
-const DEFAULT_KEYS: u64 = 1_000_000;
-/// A file may be all duplicates, so a large one does not make a filter that large at once.
-const MAX_ESTIMATED_KEYS: u64 = 16_000_000;
+/// Small enough for small inputs, and the store grows for large ones. A size derived from the input
+/// would be no better: lines are not distinct keys.
+const EXPECTED_KEYS: u64 = 1_000_000;
 
 /// What `dedup` reads, in which order.
 pub(crate) fn paths(args: &DedupArgs) -> Vec<PathBuf> {
@@ -111,9 +110,8 @@ pub(crate) fn wanted(args: &DedupArgs) -> Wanted {
 }
 
 /// Opens the store of a run: in memory, or in its directory.
-pub(crate) fn open_store(args: &DedupArgs, input: Estimate) -> Result<Dedup> {
-    let keys = input.total_lines.unwrap_or(DEFAULT_KEYS).clamp(1000, MAX_ESTIMATED_KEYS);
-    let fresh = || Dedup::builder().expected_keys(keys);
+pub(crate) fn open_store(args: &DedupArgs) -> Result<Dedup> {
+    let fresh = || Dedup::builder().expected_keys(EXPECTED_KEYS);
     let builder = match (&args.state, args.window) {
         (None, Some(window)) => fresh().window(window),
         (None, None) if args.time.is_some() => {

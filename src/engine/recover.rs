@@ -11,15 +11,19 @@ use crate::format::chunk::{self, ChunkKind};
 use crate::format::names::{self, Kind};
 use crate::format::record;
 use crate::journal::Segment;
+use crate::replay::Replay;
+use crate::shard::control::ClaimState;
 use crate::shard::{Call, Target};
 use crate::storage::Storage;
 
 pub(super) fn replay(engine: &Engine) -> Result<()> {
     let old = engine.ledger.read(|manifest| manifest.journals.clone());
     let mut call = Call::default();
+    let mut control = Replay::default();
     for segment in in_order(engine.ledger.storage(), engine.header.store, &old)? {
-        replay_segment(engine, &segment, &mut call)?;
+        replay_segment(engine, &segment, &mut call, &mut control)?;
     }
+    restore_control(engine, control)?;
     settle_claims(engine, &mut call)?;
     engine.tools.journal.release(call.reservation);
     if old.is_empty() {
@@ -39,7 +43,12 @@ pub(crate) fn in_order(storage: &dyn Storage, store: StoreId, ids: &[u64]) -> Re
 }
 
 /// Opening the store has verified the segment already; an error here is one that came since.
-fn replay_segment(engine: &Engine, segment: &Segment, call: &mut Call) -> Result<()> {
+fn replay_segment(
+    engine: &Engine,
+    segment: &Segment,
+    call: &mut Call,
+    control: &mut Replay,
+) -> Result<()> {
     let name = names::numbered(Kind::Journal, segment.id);
     let damaged = |why: &str| Error::corrupt(engine.ledger.storage().path(&name), why);
     for number in 0..segment.chunks() {
@@ -51,8 +60,7 @@ fn replay_segment(engine: &Engine, segment: &Segment, call: &mut Call) -> Result
             }
             Some(ChunkKind::Control(_)) => {
                 for record in record::records(chunk) {
-                    let record = record.map_err(damaged)?;
-                    engine.enter(engine.shard_of(record.digest))?.replay(&record);
+                    control.apply(record.map_err(damaged)?);
                 }
             }
         }
@@ -76,6 +84,29 @@ fn restore_digests(
         restored += 1;
     }
     engine.recovery.lock().replayed_keys += restored;
+    Ok(())
+}
+
+/// Gives claims and tombstones to the shards.
+fn restore_control(engine: &Engine, control: Replay) -> Result<()> {
+    for (digest, slice) in control.tombstones {
+        let mut shard = engine.enter(engine.shard_of(digest))?;
+        if shard.catalog.is_live(slice) && engine.tools.quota.is_limited() {
+            shard.count(slice, -1);
+            engine.tools.quota.give_back(1);
+        }
+        shard.tombstones.insert(digest, slice);
+    }
+    for (digest, claim) in control.claims {
+        let state = ClaimState {
+            token: claim.token,
+            deadline_ns: claim.deadline_ns,
+            lease_ns: engine.config.lease_ns,
+            orphaned: true,
+            note: claim.note.into(),
+        };
+        engine.enter(engine.shard_of(digest))?.claims.insert(digest, state);
+    }
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! only when it most likely is the one. Zero is the end of a chain; position zero is never used.
 
 use crate::digest::Digest;
+use crate::storage::prefetch;
 
 const FINGERPRINT_BITS: u32 = 10;
 const POSITION_BITS: u32 = 32 - FINGERPRINT_BITS;
@@ -53,6 +54,12 @@ impl Index {
         let bucket = self.bucket(digest);
         self.next[position] = self.heads[bucket];
         self.heads[bucket] = Index::fingerprint(digest) | position as u32;
+    }
+
+    /// Fetches the bucket of a digest that is inserted soon.
+    #[inline]
+    pub(crate) fn prefetch(&self, digest: Digest) {
+        prefetch(&self.heads[self.bucket(digest)]);
     }
 
     /// Positions that may hold the digest, newest first.

@@ -38,15 +38,15 @@ fn rotate_through(slices: u32, per_slice: u64) {
 
 #[test]
 fn no_live_key_is_ever_missed() {
-    for slices in [1, 2, 3, 5, 7, 8, 15, 20, 31, 40, 63] {
-        rotate_through(slices, if cfg!(miri) { 3 } else { 200 });
+    let all = [1, 2, 3, 5, 7, 8, 15, 20, 31, 40, 63];
+    for slices in if cfg!(miri) { &[1, 3, 7, 8][..] } else { &all } {
+        rotate_through(*slices, if cfg!(miri) { 3 } else { 200 });
     }
 }
 
 #[test]
-#[cfg_attr(miri, expect(unused_variables, reason = "too slow there"))]
+#[cfg(not(miri))]
 fn false_positives_are_as_rare_as_computed() {
-    #[cfg(not(miri))]
     for slices in [1, 3, 7, 15, 63] {
         let per_slice = 40_000 / u64::from(slices);
         let filter = filter(40_000, slices);

@@ -1,51 +1,93 @@
 //! Control records: what happens to keys besides being seen.
 //!
-//! A record is a head word (check 32, length in words 16, kind 8, version 8), then the digest, token,
-//! time and slice, then a payload of up to [`MAX_PAYLOAD`] bytes. The head is written last.
+//! A record is a head word (check 32, length in words 16, padding of the payload 8, kind 8) and a
+//! body: digest, number and payload, as far as its kind has them. The head is written last.
 
+use std::borrow::Cow;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::PAGE;
 use super::chunk::Chunk;
 use crate::digest::Digest;
 
-/// Words before the payload: head, digest (2), token, time, slice, payload length.
-const FIXED_WORDS: usize = 7;
 /// Words of a chunk that records may use; the first two are the chunk's header.
 const FIRST_WORD: usize = 2;
 const CHUNK_WORDS: usize = PAGE / 8;
+/// Words before a payload: head, digest, two numbers.
+const MOST_FIXED_WORDS: usize = 5;
 /// Longest payload: a record never leaves its chunk.
-pub(crate) const MAX_PAYLOAD: usize = (CHUNK_WORDS - FIRST_WORD - FIXED_WORDS) * 8;
+pub(crate) const MAX_PAYLOAD: usize = (CHUNK_WORDS - FIRST_WORD - MOST_FIXED_WORDS) * 8;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RecordKind {
-    /// `forget`: all records of the digest up to here are dead, a claim on it is revoked.
-    Tombstone = 1,
-    /// The digest was seen again after a tombstone.
-    Revived = 2,
-    /// Claimed with `token` until `time`; the payload is the note.
-    Claim = 3,
-    /// The claim with `token` was committed; the digest itself is in a digest chunk.
-    Commit = 4,
-    /// The claim with `token` was given back.
-    Abandon = 5,
-    /// A side value of the digest in `slice`: the payload's first byte says of what kind.
-    Value = 6,
-}
-
+/// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Record<'a> {
-    pub(crate) kind: RecordKind,
-    pub(crate) digest: Digest,
-    pub(crate) token: u64,
-    /// Nanoseconds of the store's time.
-    pub(crate) time_ns: i64,
-    pub(crate) slice: u64,
-    pub(crate) payload: std::borrow::Cow<'a, [u8]>,
+pub(crate) enum Record<'a> {
+    /// `forget`: all records of the digest up to here are dead, a claim on it is revoked. `slice` is
+    /// the newest one that may hold it, zero if it was only claimed.
+    Tombstone { digest: Digest, slice: u64 },
+    /// The digest was seen again after a tombstone.
+    Revived { digest: Digest },
+    /// Claimed with `token` until `deadline_ns`.
+    Claim { digest: Digest, token: u64, deadline_ns: i64, note: Cow<'a, [u8]> },
+    /// The claim was committed; the digest itself is in a digest chunk.
+    Commit { token: u64 },
+    /// The claim was given back.
+    Abandon { token: u64 },
+    /// A side value of the digest in `slice`; the payload's first byte says of what kind.
+    Value { digest: Digest, slice: u64, payload: Cow<'a, [u8]> },
 }
 
-fn words_of(payload: usize) -> usize {
-    FIXED_WORDS + payload.div_ceil(8)
+/// The parts of a record as they are laid out.
+struct Layout<'a> {
+    kind: u8,
+    fixed: [u64; MOST_FIXED_WORDS - 1],
+    fixed_words: usize,
+    payload: &'a [u8],
+}
+
+impl Record<'_> {
+    fn layout(&self) -> Layout<'_> {
+        let none: &[u8] = &[];
+        let (kind, fixed, fixed_words, payload) = match self {
+            Record::Tombstone { digest, slice } => (1, [digest.hi, digest.lo, *slice, 0], 3, none),
+            Record::Revived { digest } => (2, [digest.hi, digest.lo, 0, 0], 2, none),
+            Record::Claim { digest, token, deadline_ns, note } => {
+                (3, [digest.hi, digest.lo, *token, deadline_ns.cast_unsigned()], 4, &**note)
+            }
+            Record::Commit { token } => (4, [*token, 0, 0, 0], 1, none),
+            Record::Abandon { token } => (5, [*token, 0, 0, 0], 1, none),
+            Record::Value { digest, slice, payload } => {
+                (6, [digest.hi, digest.lo, *slice, 0], 3, &**payload)
+            }
+        };
+        Layout { kind, fixed, fixed_words, payload }
+    }
+
+    /// Whether losing the record could bring a forgotten key back.
+    pub(crate) fn is_of_tombstone(&self) -> bool {
+        matches!(self, Record::Tombstone { .. } | Record::Revived { .. })
+    }
+
+    /// Appends to `chunk` and moves the cursor on; `false` when there is no room.
+    pub(crate) fn append(&self, chunk: &Chunk, cursor: &mut Cursor) -> bool {
+        let Layout { kind, fixed, fixed_words, payload } = self.layout();
+        let words = 1 + fixed_words + payload.len().div_ceil(8);
+        let Some(cells) = chunk.get(cursor.0..cursor.0 + words) else { return false };
+        let mut check = Check::new(kind);
+        let payload_words = payload.chunks(8).map(|bytes| {
+            let mut padded = [0; 8];
+            padded[..bytes.len()].copy_from_slice(bytes);
+            u64::from_le_bytes(padded)
+        });
+        let body = fixed[..fixed_words].iter().copied().chain(payload_words);
+        for (cell, word) in cells[1..].iter().zip(body) {
+            check.add(word);
+            cell.store(word.to_le(), Relaxed);
+        }
+        let padding = payload.len().next_multiple_of(8) - payload.len();
+        cells[0].store(head(kind, words, padding, &check).to_le(), Release);
+        cursor.0 += words;
+        true
+    }
 }
 
 /// The place of the next record in a chunk.
@@ -56,53 +98,26 @@ impl Cursor {
     pub(crate) fn start() -> Self {
         Cursor(FIRST_WORD)
     }
+}
 
-    pub(crate) fn has_room(self, payload: usize) -> bool {
-        self.0 + words_of(payload) <= CHUNK_WORDS
+/// Bodies are short: one multiply a word, folded, notices what a lost, torn or flipped word does.
+struct Check(u64);
+
+impl Check {
+    fn new(kind: u8) -> Self {
+        Check(0xcbf2_9ce4_8422_2325 ^ u64::from(kind))
+    }
+
+    fn add(&mut self, word: u64) {
+        let mixed = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ mixed >> 32;
     }
 }
 
-fn head(kind: u8, body: &[u64]) -> u64 {
-    let mut sum = 0xcbf2_9ce4_8422_2325 ^ u64::from(kind);
-    // Bodies are short: one multiply a word, folded, notices what a lost or torn page does.
-    for word in body {
-        sum = (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        sum ^= sum >> 32;
-    }
-    let check = sum & 0xffff_ffff;
-    check << 32 | (body.len() as u64 + 1) << 16 | u64::from(kind) << 8 | 1
-}
-
-impl Record<'_> {
-    /// Appends to `chunk` and moves the cursor on.
-    ///
-    /// # Panics
-    /// When there is no room: ask [`Cursor::has_room`] first.
-    pub(crate) fn append(&self, chunk: &Chunk, cursor: &mut Cursor) {
-        let mut body = [0_u64; CHUNK_WORDS];
-        let words = words_of(self.payload.len());
-        let body = &mut body[..words - 1];
-        let fixed = [
-            self.digest.hi,
-            self.digest.lo,
-            self.token,
-            self.time_ns.cast_unsigned(),
-            self.slice,
-            self.payload.len() as u64,
-        ];
-        body[..6].copy_from_slice(&fixed);
-        for (word, bytes) in body[6..].iter_mut().zip(self.payload.chunks(8)) {
-            let mut padded = [0; 8];
-            padded[..bytes.len()].copy_from_slice(bytes);
-            *word = u64::from_le_bytes(padded);
-        }
-        let cells = &chunk[cursor.0..cursor.0 + words];
-        for (cell, word) in cells[1..].iter().zip(&*body) {
-            cell.store(word.to_le(), Relaxed);
-        }
-        cells[0].store(head(self.kind as u8, body).to_le(), Release);
-        cursor.0 += words;
-    }
+fn head(kind: u8, words: usize, padding: usize, check: &Check) -> u64 {
+    let mut sum = Check(check.0);
+    sum.add((words << 8 | padding) as u64);
+    (sum.0 & 0xffff_ffff) << 32 | (words as u64) << 16 | (padding as u64) << 8 | u64::from(kind)
 }
 
 /// All whole records of a chunk, in order; ends at the first empty or damaged one, which is an `Err`
@@ -112,10 +127,7 @@ pub(crate) fn records(
 ) -> impl Iterator<Item = Result<Record<'static>, &'static str>> {
     let mut at = FIRST_WORD;
     std::iter::from_fn(move || {
-        if at >= CHUNK_WORDS {
-            return None;
-        }
-        let head_word = u64::from_le(chunk[at].load(Acquire));
+        let head_word = u64::from_le(chunk.get(at)?.load(Acquire));
         if head_word == 0 {
             return None;
         }
@@ -132,33 +144,35 @@ fn decode(
     head_word: u64,
     words: usize,
 ) -> Result<Record<'static>, &'static str> {
-    if words < FIXED_WORDS || at + words > CHUNK_WORDS {
-        return Err("a record is longer than its chunk");
-    }
-    let body: Vec<u64> =
-        chunk[at + 1..at + words].iter().map(|c| u64::from_le(c.load(Relaxed))).collect();
-    let code = (head_word >> 8 & 0xff) as u8;
-    if head(code, &body) != head_word {
+    let cells = chunk.get(at + 1..at + words).ok_or("a record is longer than its chunk")?;
+    let body: Vec<u64> = cells.iter().map(|cell| u64::from_le(cell.load(Relaxed))).collect();
+    let (kind, padding) = ((head_word & 0xff) as u8, (head_word >> 8 & 0xff) as usize);
+    let mut check = Check::new(kind);
+    body.iter().for_each(|word| check.add(*word));
+    if head(kind, words, padding, &check) != head_word {
         return Err("a record does not match its checksum");
     }
-    let kind = match code {
-        1 => RecordKind::Tombstone,
-        2 => RecordKind::Revived,
-        3 => RecordKind::Claim,
-        4 => RecordKind::Commit,
-        5 => RecordKind::Abandon,
-        6 => RecordKind::Value,
-        _ => return Err("a record is of an unknown kind"),
+    let word = |at: usize| body.get(at).copied().ok_or("a record is too short for its kind");
+    let digest = || Digest::from_slot(word(0)?, word(1)?).ok_or("a record has no digest");
+    let payload = |fixed: usize| {
+        let bytes = body.get(fixed..).unwrap_or(&[]).iter().flat_map(|word| word.to_le_bytes());
+        let mut bytes: Vec<u8> = bytes.collect();
+        bytes.truncate(bytes.len().saturating_sub(padding));
+        Cow::Owned(bytes)
     };
-    let len = body[5] as usize;
-    let bytes: Vec<u8> = body[6..].iter().flat_map(|word| word.to_le_bytes()).collect();
-    Ok(Record {
-        kind,
-        digest: Digest::from_slot(body[0], body[1]).ok_or("a record has no digest")?,
-        token: body[2],
-        time_ns: body[3].cast_signed(),
-        slice: body[4],
-        payload: bytes.get(..len).ok_or("a payload is longer than its record")?.to_vec().into(),
+    Ok(match kind {
+        1 => Record::Tombstone { digest: digest()?, slice: word(2)? },
+        2 => Record::Revived { digest: digest()? },
+        3 => Record::Claim {
+            digest: digest()?,
+            token: word(2)?,
+            deadline_ns: word(3)?.cast_signed(),
+            note: payload(4),
+        },
+        4 => Record::Commit { token: word(0)? },
+        5 => Record::Abandon { token: word(0)? },
+        6 => Record::Value { digest: digest()?, slice: word(2)?, payload: payload(3) },
+        _ => return Err("a record is of an unknown kind"),
     })
 }
 
@@ -167,29 +181,47 @@ mod tests {
     use super::*;
     use crate::storage::Region;
 
-    fn record(kind: RecordKind, payload: &[u8]) -> Record<'_> {
-        let digest = Digest::new(5, 6);
-        Record { kind, digest, token: 7, time_ns: -8, slice: 9, payload: payload.into() }
+    fn claim(note: &[u8]) -> Record<'_> {
+        Record::Claim {
+            digest: Digest::new(5, 6),
+            token: 7,
+            deadline_ns: -8,
+            note: Cow::Borrowed(note),
+        }
     }
 
     #[test]
-    fn records_of_all_sizes_come_back() {
+    fn records_of_all_kinds_and_sizes_come_back() {
         let region = Region::heap(PAGE).unwrap();
         let chunk = &region.cells::<Chunk>()[0];
         let mut cursor = Cursor::start();
-        let payloads: [&[u8]; 4] = [b"", b"1234567", b"12345678", b"123456789"];
-        for payload in payloads {
-            assert!(cursor.has_room(payload.len()));
-            record(RecordKind::Claim, payload).append(chunk, &mut cursor);
+        let digest = Digest::new(1, 2);
+        let all = [
+            claim(b""),
+            claim(b"1234567"),
+            claim(b"12345678"),
+            claim(b"123456789"),
+            Record::Tombstone { digest, slice: 3 },
+            Record::Revived { digest },
+            Record::Commit { token: u64::MAX },
+            Record::Abandon { token: 0 },
+            Record::Value { digest, slice: 4, payload: Cow::Borrowed(b"paid") },
+        ];
+        for record in &all {
+            assert!(record.append(chunk, &mut cursor));
         }
         let back: Vec<_> = records(chunk).map(Result::unwrap).collect();
-        assert_eq!(back, payloads.map(|p| record(RecordKind::Claim, p)));
-        assert!(!cursor.has_room(MAX_PAYLOAD));
+        assert_eq!(back, all);
+    }
+
+    #[test]
+    fn the_longest_payload_fills_a_chunk_and_no_more_fits() {
         let region = Region::heap(PAGE).unwrap();
         let chunk = &region.cells::<Chunk>()[0];
-        let big = vec![3; MAX_PAYLOAD];
-        record(RecordKind::Value, &big).append(chunk, &mut Cursor::start());
-        assert_eq!(records(chunk).next().unwrap().unwrap().payload, big);
+        let (big, mut cursor) = (vec![3; MAX_PAYLOAD], Cursor::start());
+        assert!(claim(&big).append(chunk, &mut cursor));
+        assert!(!Record::Commit { token: 1 }.append(chunk, &mut cursor));
+        assert_eq!(records(chunk).map(Result::unwrap).collect::<Vec<_>>(), [claim(&big)]);
     }
 
     #[test]
@@ -197,11 +229,11 @@ mod tests {
         let region = Region::heap(PAGE).unwrap();
         let chunk = &region.cells::<Chunk>()[0];
         let mut cursor = Cursor::start();
-        record(RecordKind::Tombstone, b"").append(chunk, &mut cursor);
+        claim(b"").append(chunk, &mut cursor);
         let second = cursor.0;
-        record(RecordKind::Abandon, b"xyz").append(chunk, &mut cursor);
+        claim(b"xyz").append(chunk, &mut cursor);
         for word in second..cursor.0 {
-            for bit in [0, 17, 40, 63] {
+            for bit in [0, 9, 17, 40, 63] {
                 let was = chunk[word].fetch_xor(1 << bit, Relaxed);
                 let read: Vec<_> = records(chunk).collect();
                 assert_eq!(read.len(), 2);

@@ -6,12 +6,15 @@ use crate::digest::Digest;
 use crate::error::Result;
 use crate::exact::index::Index;
 use crate::format::chunk::{self, ChunkKind, SLOTS};
-use crate::format::record::{Cursor, Record, RecordKind};
+use crate::format::record::{Cursor, Record};
 use crate::journal::{Journal, Reservation, Segment};
 use crate::storage::prefetch;
 
 /// Words between the record that is written and the line that is fetched.
 const AHEAD: usize = 16;
+
+/// Records between the one that is indexed and the one whose bucket is fetched.
+const BUCKETS_AHEAD: usize = 16;
 
 pub(crate) struct Active {
     pub(crate) segment: Arc<Segment>,
@@ -96,6 +99,9 @@ impl Active {
         self.index.reserve(first + SLOTS);
         let chunk = self.segment.chunk(open.number);
         for slot in 1..SLOTS {
+            if let Some(later) = chunk::read_digest(chunk, (slot + BUCKETS_AHEAD).min(SLOTS - 1)) {
+                self.index.prefetch(later);
+            }
             if let Some(digest) = chunk::read_digest(chunk, slot) {
                 self.index.insert(digest, first + slot);
             }
@@ -146,16 +152,14 @@ impl Active {
 
     /// Appends a control record; `false` when it needs another chunk.
     pub(crate) fn append_control(&mut self, record: &Record<'_>) -> bool {
-        match &mut self.control {
-            Some((number, cursor)) if cursor.has_room(record.payload.len()) => {
-                record.append(self.segment.chunk(*number), cursor);
-                if matches!(record.kind, RecordKind::Tombstone | RecordKind::Revived) {
-                    self.segment.count_tombstone();
-                }
-                true
-            }
-            _ => false,
+        let Some((number, cursor)) = &mut self.control else { return false };
+        if !record.append(self.segment.chunk(*number), cursor) {
+            return false;
         }
+        if record.is_of_tombstone() {
+            self.segment.count_tombstone();
+        }
+        true
     }
 
     pub(crate) fn add_control_chunk(&mut self, taken: u32) {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::{Call, Shard, Target, Tools};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::format::record::{Record, RecordKind};
+use crate::format::record::Record;
 
 /// A claim in flight.
 #[derive(Clone, Debug)]
@@ -64,18 +64,12 @@ impl Shard {
         Ok(())
     }
 
-    fn simple(kind: RecordKind, digest: Digest, token: u64) -> Record<'static> {
-        Record { kind, digest, token, time_ns: 0, slice: 0, payload: Cow::Borrowed(&[]) }
-    }
-
     fn claim_record(digest: Digest, state: &ClaimState) -> Record<'_> {
-        Record {
-            kind: RecordKind::Claim,
+        Record::Claim {
             digest,
             token: state.token,
-            time_ns: state.deadline_ns,
-            slice: state.lease_ns.cast_unsigned(),
-            payload: Cow::Borrowed(&state.note),
+            deadline_ns: state.deadline_ns,
+            note: Cow::Borrowed(&state.note),
         }
     }
 
@@ -152,7 +146,7 @@ impl Shard {
             self.counters.in_flight += 1;
             return Err(Error::InFlight { lease_left });
         }
-        self.journal_control(tools, call, &Shard::simple(RecordKind::Abandon, digest, token))?;
+        self.journal_control(tools, call, &Record::Abandon { token })?;
         self.claims.remove(&digest);
         Ok(())
     }
@@ -197,8 +191,7 @@ impl Shard {
         self.owned(digest, token)?;
         self.record(tools, call, digest, target, None)?;
         // The key is live from here on; should the record fail, recovery comes to the same result.
-        let _ =
-            self.journal_control(tools, call, &Shard::simple(RecordKind::Commit, digest, token));
+        let _ = self.journal_control(tools, call, &Record::Commit { token });
         self.claims.remove(&digest);
         self.counters.claims_committed += 1;
         Ok(())
@@ -211,8 +204,7 @@ impl Shard {
         }
         // Without its record the claim would be listed after a crash, and granted to the first who
         // asks: nothing is lost by that, and dropping a guard cannot fail.
-        let record = Shard::simple(RecordKind::Abandon, digest, token);
-        let _ = self.journal_control(tools, call, &record);
+        let _ = self.journal_control(tools, call, &Record::Abandon { token });
         self.claims.remove(&digest);
         self.counters.claims_abandoned += 1;
     }
@@ -229,8 +221,7 @@ impl Shard {
         if live.is_none() && !self.claims.contains_key(&digest) {
             return Ok(false);
         }
-        let mut record = Shard::simple(RecordKind::Tombstone, digest, 0);
-        record.slice = live.unwrap_or(0);
+        let record = Record::Tombstone { digest, slice: live.unwrap_or(0) };
         self.journal_control(tools, call, &record)?;
         self.claims.remove(&digest);
         let Some(slice) = live else { return Ok(false) };
@@ -247,8 +238,7 @@ impl Shard {
     #[cold]
     pub(crate) fn revive(&mut self, tools: &Tools, call: &mut Call, digest: Digest) -> Result<()> {
         if self.tombstones.contains_key(&digest) {
-            let record = Shard::simple(RecordKind::Revived, digest, 0);
-            self.journal_control(tools, call, &record)?;
+            self.journal_control(tools, call, &Record::Revived { digest })?;
             self.tombstones.remove(&digest);
         }
         Ok(())
@@ -264,43 +254,10 @@ impl Shard {
         carried?;
         let tombstones = std::mem::take(&mut self.tombstones);
         let carried = tombstones.iter().try_for_each(|(digest, slice)| {
-            let mut record = Shard::simple(RecordKind::Tombstone, *digest, 0);
-            record.slice = *slice;
+            let record = Record::Tombstone { digest: *digest, slice: *slice };
             self.journal_control(tools, call, &record)
         });
         self.tombstones = tombstones;
         carried
-    }
-
-    /// Applies a record read from a journal.
-    pub(crate) fn replay(&mut self, record: &Record<'_>) {
-        match record.kind {
-            RecordKind::Tombstone => {
-                self.claims.remove(&record.digest);
-                if record.slice > 0 {
-                    self.tombstones.insert(record.digest, record.slice);
-                }
-            }
-            RecordKind::Revived => {
-                self.tombstones.remove(&record.digest);
-            }
-            RecordKind::Claim => {
-                let state = ClaimState {
-                    token: record.token,
-                    deadline_ns: record.time_ns,
-                    lease_ns: record.slice.cast_signed(),
-                    orphaned: true,
-                    note: record.payload.as_ref().into(),
-                };
-                self.claims.insert(record.digest, state);
-            }
-            RecordKind::Commit | RecordKind::Abandon => {
-                if self.claims.get(&record.digest).is_some_and(|c| c.token == record.token) {
-                    self.claims.remove(&record.digest);
-                }
-            }
-            // Side values come with the releases that write them.
-            RecordKind::Value => {}
-        }
     }
 }

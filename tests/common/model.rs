@@ -84,6 +84,8 @@ pub(crate) struct Model {
     latest: i64,
     /// The widest slice so far: an old one stays as wide as it was when slices change.
     widest_slice: i64,
+    /// What is older had expired before the window was made larger: it may be too old for ever.
+    known_since: i64,
     records: BTreeMap<Id, Record>,
     claims: BTreeMap<Id, Held>,
     last_token: u64,
@@ -100,6 +102,7 @@ impl Model {
             earliest: window_time,
             latest: window_time,
             widest_slice: rules.slice,
+            known_since: i64::MIN,
             records: BTreeMap::new(),
             claims: BTreeMap::new(),
             last_token: 0,
@@ -237,7 +240,7 @@ impl Model {
 
     fn must_be_too_old(&self, at: i64, answer: bool) {
         let must = self.earliest >= at + self.rules.window + self.widest_slice;
-        let must_not = self.latest <= at + self.rules.window;
+        let must_not = self.latest <= at + self.rules.window && at >= self.known_since;
         assert!(
             if answer { !must_not } else { !must },
             "TooOld = {answer} for {at}, watermark {} to {}, {:?}",
@@ -422,6 +425,7 @@ impl Model {
             held.orphaned = true;
         }
         let changed = self.rules.window != rules.window || self.rules.slice != rules.slice;
+        self.known_since = self.known_since.max(self.latest.saturating_sub(self.rules.window));
         self.rules = rules;
         self.widest_slice = self.widest_slice.max(rules.slice);
         if !changed {

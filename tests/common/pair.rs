@@ -300,8 +300,6 @@ impl Pair {
         if !self.shape.on_disk {
             return;
         }
-        self.advance(1); // TEMP
-        let shape = Shape { window_ns: shape.window_ns.min(self.shape.window_ns), ..shape }; // TEMP
         self.end_store(end);
         // What is fixed at creation stays; the rest is as the new shape says.
         self.shape = Shape {

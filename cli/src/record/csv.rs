@@ -7,7 +7,7 @@ use std::ops::Range;
 use anyhow::{Error, Result, bail};
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 
-use super::{Batch, EPOCH, Fault, KeyAt, Record, Wanted, read_time};
+use super::{Batch, Fault, KeyAt, Wanted, place, read_time};
 
 /// What some programs put before UTF-8 text.
 const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -73,9 +73,9 @@ impl Csv {
         at_end: bool,
         batch: &mut Batch,
     ) -> Result<(), Fault> {
-        while !batch.is_full() {
+        loop {
             let start = batch.used;
-            let Some(end) = self.row_end(block, start, at_end)? else { break };
+            let Some(end) = self.row_end(block, start, at_end)? else { return Ok(()) };
             let bytes = start + blank_len(&block[start..end], self.first_row)..end;
             if !bytes.is_empty() {
                 let at = bytes.start;
@@ -85,7 +85,6 @@ impl Csv {
             batch.used = end;
             batch.lines += memchr::memchr_iter(b'\n', &block[start..end]).count() as u64;
         }
-        Ok(())
     }
 
     /// Reads the row that starts at `start`; where it ends, its line end included, or `None` when
@@ -172,28 +171,25 @@ impl Csv {
         if std::mem::take(&mut self.first_row) && self.start_rows()? {
             if self.header.is_none() {
                 self.header = Some((0..self.ends_len).map(|at| self.field(at).to_vec()).collect());
-                batch.records.push(Record { bytes, key: KeyAt::Header, time: EPOCH });
+                batch.push(bytes, KeyAt::Header);
             }
             return Ok(());
         }
         self.check_width()?;
-        let time = match (&self.wanted.time, self.columns.last()) {
-            (Some(wanted), Some(&column)) => read_time(self.field(column), wanted)?,
-            _ => EPOCH,
-        };
+        if let (Some(wanted), Some(&column)) = (&self.wanted.time, self.columns.last()) {
+            batch.push_time(read_time(self.field(column), wanted)?);
+        }
         if self.wanted.keys.is_empty() {
-            let key = bytes.start..bytes.start + text_len(&block[bytes.clone()]);
-            batch.records.push(Record { bytes, key: KeyAt::Block(key), time });
+            let len = place(text_len(&block[bytes.clone()]));
+            batch.push(bytes, KeyAt::Front { len });
             return Ok(());
         }
         let keys = &self.columns[..self.wanted.keys.len()];
         if let [column] = keys {
-            batch.push_fields(bytes, &[self.field(*column)], time);
-        } else {
-            let fields: Vec<&[u8]> = keys.iter().map(|&column| self.field(column)).collect();
-            batch.push_fields(bytes, &fields, time);
+            return batch.push_fields(bytes, &[self.field(*column)]);
         }
-        Ok(())
+        let fields: Vec<&[u8]> = keys.iter().map(|&column| self.field(column)).collect();
+        batch.push_fields(bytes, &fields)
     }
 
     /// Learns from a source's first row; true if that row is its header.

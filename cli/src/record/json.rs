@@ -7,7 +7,7 @@ use memchr::memchr;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Batch, EPOCH, Fault, Record, Wanted, missing_field, read_time};
+use super::{Batch, Fault, Wanted, missing_field, read_time};
 
 pub(crate) struct Json {
     wanted: Wanted,
@@ -40,7 +40,7 @@ impl Json {
         at_end: bool,
         batch: &mut Batch,
     ) -> Result<(), Fault> {
-        while !batch.is_full() && batch.used < block.len() {
+        while batch.used < block.len() {
             let start = batch.used;
             let from = start + self.searched;
             let (text_end, end) = match memchr(b'\n', &block[from..]) {
@@ -83,24 +83,20 @@ impl Json {
         let absent = self.wanted.fields().zip(&found).find(|(_, value)| value.is_none());
         if let Some((field, _)) = absent {
             let key = missing_field(field, self.wanted.missing)?;
-            batch.records.push(Record { bytes, key, time: EPOCH });
+            batch.push(bytes, key);
             return Ok(());
         }
-        let time = match (&self.wanted.time, found.last()) {
-            (Some(wanted), Some(Some(raw))) => read_time(unquoted(raw).as_bytes(), wanted)?,
-            _ => EPOCH,
-        };
+        if let (Some(wanted), Some(Some(raw))) = (&self.wanted.time, found.last()) {
+            batch.push_time(read_time(unquoted(raw).as_bytes(), wanted)?);
+        }
         if self.wanted.keys.is_empty() {
-            let key = line.strip_suffix(b"\r").unwrap_or(line);
-            batch.push_fields(bytes, &[key], time);
-            return Ok(());
+            return batch.push_fields(bytes, &[line.strip_suffix(b"\r").unwrap_or(line)]);
         }
         for (raw, compacted) in found.iter().flatten().zip(&mut self.compacted) {
             compact(raw, compacted);
         }
         let keys: Vec<&[u8]> = self.compacted.iter().map(Vec::as_slice).collect();
-        batch.push_fields(bytes, &keys, time);
-        Ok(())
+        batch.push_fields(bytes, &keys)
     }
 }
 

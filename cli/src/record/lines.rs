@@ -2,7 +2,7 @@
 
 use memchr::memchr_iter;
 
-use super::Batch;
+use super::{Batch, KeyAt, place};
 
 pub(crate) struct Lines {
     line_end: u8,
@@ -23,26 +23,25 @@ impl Lines {
         let mut start = 0;
         for found in memchr_iter(self.line_end, &block[self.searched..]) {
             let end = self.searched + found;
-            batch.push_plain(start..end + 1, start..self.key_end(block, start, end));
+            let len = place(self.text_len(&block[start..end]));
+            batch.push(start..end + 1, KeyAt::Front { len });
             start = end + 1;
-            if batch.is_full() {
-                break;
-            }
         }
-        self.searched = if batch.is_full() { 0 } else { block.len() - start };
-        if at_end && start < block.len() && !batch.is_full() {
+        if at_end && start < block.len() {
             // The last line has no end, so a carriage return there is part of the key.
-            batch.push_plain(start..block.len(), start..block.len());
+            let len = place(block.len() - start);
+            batch.push(start..block.len(), KeyAt::Front { len });
             start = block.len();
-            self.searched = 0;
         }
+        self.searched = block.len() - start;
         batch.used = start;
         batch.lines = batch.records.len() as u64;
     }
 
+    /// The length of a line, of which `line` is all but the last byte of its end.
     #[inline]
-    fn key_end(&self, block: &[u8], start: usize, end: usize) -> usize {
-        let crlf = self.line_end == b'\n' && end > start && block[end - 1] == b'\r';
-        end - usize::from(crlf)
+    fn text_len(&self, line: &[u8]) -> usize {
+        let crlf = self.line_end == b'\n' && line.last() == Some(&b'\r');
+        line.len() - usize::from(crlf)
     }
 }

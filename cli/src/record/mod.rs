@@ -8,17 +8,13 @@ mod tests;
 
 use std::ops::Range;
 
-use anyhow::Error;
+use anyhow::{Error, bail};
 use onceonly::{Key, Timestamp};
 
 use crate::args::{Format, MissingKey, TimeFormat};
 use crate::decide::Keys;
-use crate::recent::Recent;
+use crate::recent::{Digester, Recent};
 use crate::timestamp;
-
-/// Records that are decided at once: enough to hide memory latency, few enough to stay in the
-/// first-level cache.
-pub(crate) const BATCH_LEN: usize = 512;
 
 /// Which fields make the key and the time, and what happens without them.
 #[derive(Clone, Debug)]
@@ -52,12 +48,12 @@ impl Wanted {
 }
 
 /// Where a record's key is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyAt {
-    /// In the block.
-    Block(Range<usize>),
+    /// The first so many bytes of the record.
+    Front { len: u32 },
     /// In the batch's arena.
-    Arena(Range<usize>),
+    Arena { start: u32, len: u32 },
     /// In a record before this one, of a run that forgets nothing.
     Seen,
     /// The record has none.
@@ -66,40 +62,47 @@ pub(crate) enum KeyAt {
     Header,
 }
 
-impl KeyAt {
-    /// Whether there is a key to be decided.
-    fn is_given(&self) -> bool {
-        matches!(self, KeyAt::Block(_) | KeyAt::Arena(_))
+/// One record of a batch, by its place in the block; small, because there are many.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record {
+    start: u32,
+    end: u32,
+    pub(crate) key: KeyAt,
+}
+
+impl Record {
+    /// The bytes to print, line end included.
+    #[inline]
+    pub(crate) fn bytes(&self) -> Range<usize> {
+        self.start as usize..self.end as usize
     }
 
     /// The key, if there is one to be decided.
     #[inline]
-    fn bytes<'a>(&self, block: &'a [u8], arena: &'a [u8]) -> Option<&'a [u8]> {
-        match self {
-            KeyAt::Block(range) => Some(&block[range.clone()]),
-            KeyAt::Arena(range) => Some(&arena[range.clone()]),
+    fn key<'a>(&self, block: &'a [u8], arena: &'a [u8]) -> Option<&'a [u8]> {
+        match self.key {
+            KeyAt::Front { len } => Some(&block[self.start as usize..][..len as usize]),
+            KeyAt::Arena { start, len } => Some(&arena[start as usize..][..len as usize]),
             KeyAt::Seen | KeyAt::Missing | KeyAt::Header => None,
         }
     }
 }
 
-/// One record of a batch, by its place in the block.
-#[derive(Clone, Debug)]
-pub(crate) struct Record {
-    /// The bytes to print, line end included.
-    pub(crate) bytes: Range<usize>,
-    pub(crate) key: KeyAt,
-    /// Zero without event time.
-    pub(crate) time: Timestamp,
+/// A place in a block; see `reader::MAX_BLOCK_LEN`.
+#[inline]
+fn place(at: usize) -> u32 {
+    u32::try_from(at).expect("a block is shorter than 4 GiB")
 }
 
 /// Records that were cut from the front of a block.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) records: Vec<Record>,
+    /// Of each record in event time, else none.
+    times: Vec<Timestamp>,
     /// Keys that do not stand in the block as they are.
     arena: Vec<u8>,
-    /// Scratch of [`Batch::mark_seen`].
+    /// Of each record, once they were asked for.
     digests: Vec<u128>,
     /// Bytes of the block that were used.
     pub(crate) used: usize,
@@ -110,55 +113,69 @@ pub(crate) struct Batch {
 impl Batch {
     pub(crate) fn clear(&mut self) {
         self.records.clear();
+        self.times.clear();
         self.arena.clear();
+        self.digests.clear();
         (self.used, self.lines) = (0, 0);
     }
 
-    fn is_full(&self) -> bool {
-        self.records.len() >= BATCH_LEN
+    #[inline]
+    fn push(&mut self, bytes: Range<usize>, key: KeyAt) {
+        self.records.push(Record { start: place(bytes.start), end: place(bytes.end), key });
     }
 
-    /// Adds a record whose key stands in the block.
-    fn push_plain(&mut self, bytes: Range<usize>, key: Range<usize>) {
-        self.records.push(Record { bytes, key: KeyAt::Block(key), time: EPOCH });
+    /// Sets the time of the record that is added next.
+    fn push_time(&mut self, time: Timestamp) {
+        // Records without a time may have come before.
+        self.times.resize(self.records.len(), EPOCH);
+        self.times.push(time);
     }
 
     /// Adds a record whose key is `fields`, one as it is, several joined.
-    fn push_fields(&mut self, bytes: Range<usize>, fields: &[&[u8]], time: Timestamp) {
+    fn push_fields(&mut self, bytes: Range<usize>, fields: &[&[u8]]) -> Result<(), Error> {
         let start = self.arena.len();
         match fields {
             [field] => self.arena.extend_from_slice(field),
             _ => self.arena.extend_from_slice(Key::from_fields(fields).as_bytes()),
         }
-        let key = KeyAt::Arena(start..self.arena.len());
-        self.records.push(Record { bytes, key, time });
+        let len = self.arena.len() - start;
+        let (Ok(start), Ok(len)) = (u32::try_from(start), u32::try_from(len)) else {
+            bail!("the key is longer than 4 GiB");
+        };
+        self.push(bytes, KeyAt::Arena { start, len });
+        Ok(())
     }
 
-    /// Marks the records whose key is among the latest ones.
-    pub(crate) fn mark_seen(&mut self, block: &[u8], recent: &mut Recent) {
-        self.digests.clear();
-        // A record without a key gets a place too, so that the number of digests is known.
-        self.digests.extend(
-            self.records
-                .iter()
-                .map(|record| recent.digest(record.key.bytes(block, &self.arena).unwrap_or(b""))),
-        );
-        for (record, seen) in self.records.iter_mut().zip(recent.check(&self.digests)) {
-            if seen && record.key.is_given() {
+    /// Makes the digests that [`Batch::mark_seen`] looks at.
+    pub(crate) fn digest_keys(&mut self, block: &[u8], digester: Digester) {
+        let keys = self.records.iter().map(|record| record.key(block, &self.arena));
+        self.digests.extend(keys.map(|key| digester.digest(key)));
+    }
+
+    /// Marks those of the `numbered` records whose key is among the latest ones.
+    pub(crate) fn mark_seen(&mut self, numbered: Range<usize>, recent: &mut Recent) {
+        let digests = &self.digests[numbered.clone()];
+        for (record, seen) in self.records[numbered].iter_mut().zip(recent.check(digests)) {
+            if seen {
                 record.key = KeyAt::Seen;
             }
         }
     }
 
-    /// The keys of the records that have one, in their order.
-    pub(crate) fn keys<'a>(&'a self, block: &'a [u8], event_time: bool) -> Keys<'a> {
-        let keyed = self.records.iter().filter_map(|record| {
-            record.key.bytes(block, &self.arena).map(|key| (key, record.time))
-        });
+    /// The keys of those of the `numbered` records that have one, in their order.
+    pub(crate) fn keys<'a>(
+        &'a self,
+        numbered: Range<usize>,
+        block: &'a [u8],
+        event_time: bool,
+    ) -> Keys<'a> {
+        let records = &self.records[numbered.clone()];
+        let keys = records.iter().map(|record| record.key(block, &self.arena));
         if event_time {
-            Keys::At(keyed.collect())
+            let times = numbered.map(|number| self.times.get(number).copied().unwrap_or(EPOCH));
+            Keys::At(keys.zip(times).filter_map(|(key, time)| Some((key?, time))).collect())
         } else {
-            Keys::Now(keyed.map(|(key, _)| key).collect())
+            Keys::Now(keys.flatten().collect())
         }
     }
 }
@@ -207,8 +224,8 @@ impl Splitter {
         }
     }
 
-    /// Cuts records from the front of `block` into the empty `batch`, until the batch is full or the
-    /// rest is no whole record. `at_end`: nothing follows `block`.
+    /// Cuts all whole records from the front of `block` into the empty `batch`. If there is none, the
+    /// next call brings the same block with more bytes. `at_end`: nothing follows `block`.
     pub(crate) fn split(
         &mut self,
         block: &[u8],

@@ -26,12 +26,8 @@ fn cut(mut splitter: Splitter, input: &[u8], step: usize) -> Result<Vec<Cut>, (u
             let block = &input[start..end];
             let split = splitter.split(block, at_end, &mut batch);
             for record in &batch.records {
-                let key = match &record.key {
-                    KeyAt::Block(range) => Some(block[range.clone()].to_vec()),
-                    KeyAt::Arena(range) => Some(batch.arena[range.clone()].to_vec()),
-                    KeyAt::Seen | KeyAt::Missing | KeyAt::Header => None,
-                };
-                cuts.push((block[record.bytes.clone()].to_vec(), key));
+                let key = record.key(block, &batch.arena).map(<[u8]>::to_vec);
+                cuts.push((block[record.bytes()].to_vec(), key));
             }
             split.map_err(|fault| (start + fault.at, fault.error.to_string()))?;
             if batch.used == 0 {
@@ -152,18 +148,5 @@ fn faults_tell_where_the_record_starts() {
         assert_eq!(at, 9);
         let (at, error) = cut(json(), b"{\"id\":1}\n{\"id\":\"\xff\"}\n", step).unwrap_err();
         assert_eq!((at, error.contains("UTF-8")), (9, true), "{error}");
-    }
-}
-
-#[test]
-fn a_batch_has_a_limit() {
-    let input = b"x\n".repeat(BATCH_LEN + 1);
-    for format in [Format::Lines, Format::Csv, Format::Tsv, Format::Ndjson] {
-        let mut splitter = Splitter::new(format, wanted(&[]), false, b'\n');
-        splitter.start_source();
-        let mut batch = Batch::default();
-        splitter.split(&input, true, &mut batch).unwrap();
-        assert_eq!((batch.records.len(), batch.lines), (BATCH_LEN, BATCH_LEN as u64));
-        assert_eq!(cut(splitter, &input, 1000).unwrap().len(), BATCH_LEN + 1);
     }
 }

@@ -161,7 +161,7 @@ fn verify_finds_damage() {
 fn a_directory_that_cannot_be_written_is_named() {
     let place = Place::new().with("file", "");
     let args = ["dedup", "--state", "file", "--window", "1h"];
-    place.pipe(&args, "a\n").fails(1, &["onceonly: file"]);
+    place.pipe(&args, "a\n").fails(1, &["onceonly: ", " file"]);
     let args = ["dedup", "--state", "/proc/onceonly", "--window", "1h"];
     place.pipe(&args, "a\n").fails(1, &["/proc/onceonly"]);
 }
