@@ -140,12 +140,13 @@ impl Timeline {
         }
     }
 
-    /// Begins slices of another length at `now_ns`.
-    pub(crate) fn begin_era(&mut self, now_ns: i64, slice_ns: i64) {
-        let first = self.sequence_at(now_ns) + 1;
+    /// Begins slices of another length at `start_ns`. The slice before may hold keys of `last_ns`,
+    /// so it ends after that.
+    pub(crate) fn begin_era(&mut self, last_ns: i64, start_ns: i64, slice_ns: i64) {
+        let first = self.sequence_at(last_ns) + 1;
         let newest = self.eras.last_mut().expect("a timeline has an era");
-        newest.end_ns = now_ns;
-        self.eras.push(Era { first, start_ns: now_ns, slice_ns, end_ns: i64::MAX });
+        newest.end_ns = last_ns.saturating_add(1);
+        self.eras.push(Era { first, start_ns, slice_ns, end_ns: i64::MAX });
     }
 
     /// Drops eras of which no slice is live.
@@ -192,12 +193,12 @@ mod tests {
             timeline.window_ns = window;
             timeline.columns = Columns::for_slices(slices);
             let slice_ns = (window / i64::from(slices)).max(1);
-            timeline.begin_era(65, slice_ns);
+            timeline.begin_era(65, 65, slice_ns);
             let mut last_column = std::collections::HashMap::new();
             for now in 65..65 + 3 * window {
                 let live = timeline.live(now);
                 let current = live.last().unwrap();
-                if current.start_ns == now {
+                if current.start_ns == now && now > 65 {
                     for other in &live[..live.len() - 1] {
                         assert_ne!(other.column, current.column, "{slices} slices at {now}");
                     }
@@ -213,12 +214,12 @@ mod tests {
     #[test]
     fn a_cut_slice_and_expired_eras_go_when_their_time_has_come() {
         let mut timeline = timeline(7, 70);
-        timeline.begin_era(65, 10);
+        timeline.begin_era(65, 65, 10);
         assert_eq!(timeline.sequence_at(65), 107);
-        assert_eq!(timeline.live(65).iter().find(|s| s.sequence == 106).unwrap().end_ns, 65);
-        timeline.forget_expired(134);
-        assert_eq!(timeline.eras.len(), 2);
+        assert_eq!(timeline.live(65).iter().find(|s| s.sequence == 106).unwrap().end_ns, 66);
         timeline.forget_expired(135);
+        assert_eq!(timeline.eras.len(), 2);
+        timeline.forget_expired(136);
         assert_eq!(timeline.eras.len(), 1);
     }
 }

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 
-/// Counts live keys when there is a limit; costs nothing when there is none.
+/// Counts live keys when there is a limit; next to nothing when there is none.
 pub(crate) struct Quota {
     max: Option<i64>,
     live: AtomicI64,
@@ -48,11 +48,9 @@ impl Quota {
 
     /// Counts keys that were there when the store was opened; may pass the limit.
     pub(crate) fn found_sealed(&self, slice: u64, keys: u64) {
-        if self.max.is_some() {
-            let keys = keys.cast_signed();
-            self.live.fetch_add(keys, AcqRel);
-            self.opened_with.lock().push((slice, keys));
-        }
+        let keys = keys.cast_signed();
+        self.live.fetch_add(keys, AcqRel);
+        self.opened_with.lock().push((slice, keys));
     }
 
     /// Counts a key read back from the journal; may pass the limit.
@@ -64,14 +62,17 @@ impl Quota {
 
     /// Gives back what slices before `oldest_live` held when the store was opened.
     pub(crate) fn expire(&self, oldest_live: u64) {
-        if self.max.is_some() {
-            self.opened_with.lock().retain(|(slice, keys)| {
-                let live = *slice >= oldest_live;
-                if !live {
-                    self.give_back(*keys);
-                }
-                live
-            });
-        }
+        self.opened_with.lock().retain(|(slice, keys)| {
+            let live = *slice >= oldest_live;
+            if !live {
+                self.give_back(*keys);
+            }
+            live
+        });
+    }
+
+    /// Live keys that were sealed when the store was opened.
+    pub(crate) fn opened_with(&self) -> i64 {
+        self.opened_with.lock().iter().map(|(_, keys)| keys).sum()
     }
 }

@@ -40,7 +40,7 @@ pub struct Stats {
     pub filter_capacity: u64,
     /// Shards whose filter is being rebuilt (all their keys are looked up in the exact set).
     pub filters_rebuilding: u64,
-    /// Live keys, as records: a key recorded in two slices counts twice.
+    /// Live keys. A key that was refreshed counts once.
     pub keys_live: u64,
     /// Resident bytes: filter, index of unsealed records, unsealed records, claims.
     pub memory_bytes: u64,

@@ -140,12 +140,11 @@ fn explanation(found: &Explanation) -> Table {
         other => table.row("state", format!("{other:?}")),
     }
     table.row("digest", &found.digest);
-    let suspected = match found.suspected_slices.as_deref() {
-        Some([]) => "none: definitely new".to_owned(),
-        Some(slices) => slices.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
-        None => "unknown, the filter is being rebuilt".to_owned(),
-    };
-    table.row("filter suspects slice", suspected);
+    if let Some(slices) = &found.suspected_slices {
+        let slices: Vec<_> = slices.iter().map(u64::to_string).collect();
+        let names = if slices.is_empty() { "none".to_owned() } else { slices.join(", ") };
+        table.row("filter suspects slice", names);
+    }
     for sighting in &found.sightings {
         let tier = match sighting.tier {
             Tier::Unsealed => "unsealed",

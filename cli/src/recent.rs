@@ -12,15 +12,17 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 /// 4 MiB: it stays in a cache, and costs little beside a store.
 const SETS: usize = 1 << 16;
 
-/// Digests of keys that were handed to the store.
-pub(crate) struct Recent {
-    sets: Vec<Set>,
-}
+/// Digests that share a cache line.
+const SET_LEN: usize = 4;
 
-/// The latest digests that fall here, the newest first: one cache line.
-#[derive(Clone)]
-#[repr(align(64))]
-struct Set([u128; 4]);
+/// Digests of keys that were handed to the store, in sets of those that fall together, the newest
+/// first.
+pub(crate) struct Recent {
+    /// Plain numbers, because memory that is zero already is only given for those. A few more than
+    /// needed, so that sets can begin where cache lines do.
+    digests: Vec<u128>,
+    first: usize,
+}
 
 /// Makes the digests of one run.
 #[derive(Clone, Copy, Debug)]
@@ -42,22 +44,28 @@ impl Digester {
 
 impl Recent {
     pub(crate) fn new() -> Self {
-        Recent { sets: vec![Set([0; 4]); SETS] }
+        let digests = vec![0; (SETS + 1) * SET_LEN];
+        let line = SET_LEN * size_of::<u128>();
+        let first = digests.as_ptr().align_offset(line).min(SET_LEN);
+        Recent { digests, first }
     }
 
     /// For each digest whether it was given here lately; from now on it was. False for no key.
     #[inline]
     pub(crate) fn check<'a>(&'a mut self, digests: &'a [u128]) -> impl Iterator<Item = bool> + 'a {
+        let (sets, _) = self.digests[self.first..].as_chunks_mut::<SET_LEN>();
+        let sets = &mut sets[..SETS];
         // Reads that wait for nothing bring all lines at once, where the checks would wait for each.
-        let lines = digests.iter().map(|digest| self.sets[*digest as usize % SETS].0[0] as u64);
+        let lines = digests.iter().map(|digest| sets[*digest as usize % SETS][0] as u64);
         black_box(lines.fold(0, |all, line| all ^ line));
-        digests.iter().map(|digest| *digest != 0 && check(&mut self.sets, *digest))
+        digests
+            .iter()
+            .map(|digest| *digest != 0 && is_among(&mut sets[*digest as usize % SETS], *digest))
     }
 }
 
 #[inline]
-fn check(sets: &mut [Set], digest: u128) -> bool {
-    let set = &mut sets[digest as usize % SETS].0;
+fn is_among(set: &mut [u128; SET_LEN], digest: u128) -> bool {
     let [a, b, c, d] = *set;
     // Without a branch for each: which of them it is cannot be predicted.
     if (a == digest) | (b == digest) | (c == digest) | (d == digest) {

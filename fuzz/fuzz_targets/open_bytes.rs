@@ -15,7 +15,8 @@ use tempfile::TempDir;
 
 const WINDOW: Duration = Duration::from_secs(60);
 const STEPS: u32 = 6;
-const KEYS_PER_STEP: u32 = 30;
+/// Enough for sealed files.
+const KEYS_PER_STEP: u32 = 1_000;
 
 /// A store that was closed, and the clock on which it was written.
 struct Template {
@@ -39,12 +40,10 @@ fn template() -> &'static Template {
         let (dir, clock) = (TempDir::new().unwrap(), ManualClock::new(start()));
         let store = builder(&clock).open(dir.path()).unwrap();
         for step in 0..STEPS {
-            for number in 0..KEYS_PER_STEP {
-                let key = format!("key-{step}-{number}");
-                assert_eq!(store.observe(&key).unwrap(), Verdict::New);
-                if number % 5 == 0 {
-                    assert!(store.forget(&key).unwrap());
-                }
+            let keys: Vec<_> = (0..KEYS_PER_STEP).map(|n| format!("key-{step}-{n}")).collect();
+            assert_eq!(store.observe_batch(&keys).unwrap().len(), keys.len());
+            for key in keys.iter().step_by(50) {
+                assert!(store.forget(key).unwrap());
             }
             clock.advance(WINDOW / STEPS);
             store.settle();
@@ -54,13 +53,16 @@ fn template() -> &'static Template {
         store.close().unwrap();
         drop(guards);
         let entries = fs::read_dir(dir.path()).unwrap().map(std::result::Result::unwrap);
-        let files = entries
+        let files: BTreeMap<String, Vec<u8>> = entries
             .filter(|entry| entry.file_type().unwrap().is_file())
             .map(|entry| {
                 let name = entry.file_name().into_string().unwrap();
                 (name, fs::read(entry.path()).unwrap())
             })
             .collect();
+        for kind in ["journal-", "run-", "filter-"] {
+            assert!(files.keys().any(|name| name.starts_with(kind)), "no {kind} to be damaged");
+        }
         Template { dir, clock, files }
     })
 }

@@ -313,8 +313,9 @@ impl Opening {
             self.manifest.complete_since_ns = self.manifest.complete_since_ns.max(since);
         }
         if old.slice_ns != self.config.slice_ns || old.window_ns != self.config.window_ns {
-            let from_ns = if self.config.event_time { now_ns + 1 } else { now_ns };
-            timeline.begin_era(from_ns, self.config.slice_ns);
+            // Event time may go on at the watermark, where the old slice is.
+            let start_ns = if self.config.event_time { now_ns + 1 } else { now_ns };
+            timeline.begin_era(now_ns, start_ns, self.config.slice_ns);
         }
         timeline.forget_expired(now_ns);
         timeline

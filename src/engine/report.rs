@@ -32,7 +32,8 @@ impl Engine {
             add_shard(&mut stats, &shard);
         }
         stats.slices = self.slice_stats();
-        stats.keys_live += stats.slices.iter().map(|slice| slice.sealed_keys).sum::<u64>();
+        let counted = stats.keys_live.cast_signed() + self.tools.quota.opened_with();
+        stats.keys_live = counted.max(0).unsigned_abs();
         let runs = catalog.slices.iter().flat_map(|slice| &slice.runs);
         stats.memory_bytes += runs.map(|run| run.index_bytes()).sum::<u64>();
         let open = self.tools.journal.open_segments();
@@ -121,14 +122,11 @@ fn add_shard(stats: &mut Stats, shard: &Shard) {
         stats.filter_fill = stats.filter_fill.max(fill);
     }
     for unsealed in shard.frozen.iter().map(|f| &**f).chain(&shard.active) {
-        stats.keys_live += unsealed
-            .keys_by_slice()
-            .into_iter()
-            .filter(|(slice, _)| shard.catalog.is_live(*slice))
-            .map(|(_, keys)| keys)
-            .sum::<u64>();
         stats.memory_bytes += unsealed.memory_bytes();
     }
+    // Forgotten keys of before count down, so a part may be negative; the sum is not.
+    let live = shard.counts.iter().map(|(_, keys)| keys).sum::<i64>();
+    stats.keys_live = stats.keys_live.wrapping_add_signed(live);
     for frozen in &shard.frozen {
         stats.memory_bytes += frozen.records() * 16;
     }

@@ -138,6 +138,11 @@ impl Active {
         indexed.max(self.find_unindexed(digest).filter(|slice| is_live(*slice)).max())
     }
 
+    /// Whether the digest is here, in `slice`.
+    pub(crate) fn holds(&self, digest: Digest, slice: u64) -> bool {
+        self.find(digest, u64::MAX, |found| found == slice).is_some()
+    }
+
     /// All slices that hold the digest here.
     pub(crate) fn find_all(&self, digest: Digest, out: &mut Vec<u64>) {
         out.extend(self.find_unindexed(digest));

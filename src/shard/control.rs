@@ -226,10 +226,8 @@ impl Shard {
         self.claims.remove(&digest);
         let Some(slice) = live else { return Ok(false) };
         self.tombstones.insert(digest, slice);
-        if tools.quota.is_limited() {
-            self.count(slice, -1);
-            tools.quota.give_back(1);
-        }
+        self.count(slice, -1);
+        tools.quota.give_back(1);
         self.counters.forgotten += 1;
         Ok(true)
     }

@@ -81,7 +81,7 @@ pub(crate) struct Shard {
     pub(crate) claims: DigestMap<ClaimState>,
     /// Forgotten digests, with the newest slice that may hold them.
     pub(crate) tombstones: DigestMap<u64>,
-    /// With a quota: keys recorded since the store was opened, by slice.
+    /// Keys recorded since the store was opened, by slice; the last one is the current slice's.
     pub(crate) counts: Vec<(u64, i64)>,
     pub(crate) counters: Counters,
     pub(crate) closed: bool,
@@ -277,9 +277,7 @@ impl Shard {
             return Err(error);
         }
         self.publish(digest, target, place);
-        if limited {
-            self.count(target.slice, 1);
-        }
+        self.count(target.slice, 1);
         self.counters.new += 1;
         Ok(())
     }
@@ -333,9 +331,18 @@ impl Shard {
         }
     }
 
+    #[inline]
     pub(crate) fn count(&mut self, slice: u64, keys: i64) {
-        match self.counts.iter_mut().rev().find(|(counted, _)| *counted == slice) {
-            Some((_, count)) => *count += keys,
+        match self.counts.last_mut() {
+            Some((newest, count)) if *newest == slice => *count += keys,
+            _ => self.count_other(slice, keys),
+        }
+    }
+
+    #[cold]
+    fn count_other(&mut self, slice: u64, keys: i64) {
+        match self.counts.iter().position(|(counted, _)| *counted == slice) {
+            Some(at) => self.counts[at].1 += keys,
             None => self.counts.push((slice, keys)),
         }
     }
@@ -379,11 +386,13 @@ impl Shard {
         digest: Digest,
         target: Target,
     ) -> Result<()> {
+        // What was forgotten and seen again, or restored before a crash, is there twice.
+        if self.active.as_ref().is_some_and(|active| active.holds(digest, target.slice)) {
+            return Ok(());
+        }
         self.journal_digest(tools, call, digest, target)?;
         self.publish(digest, target, None);
-        if tools.quota.is_limited() {
-            self.count(target.slice, 1);
-        }
+        self.count(target.slice, 1);
         tools.quota.found_unsealed();
         Ok(())
     }

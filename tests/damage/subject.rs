@@ -162,12 +162,12 @@ fn check_refusal(error: &Error, what: &str) {
     assert!(typed, "{what}: refused with {error:?}");
 }
 
-/// Whether a loss in this file must be told. A map that is trusted unverified (same boot, same
-/// files) is not: who writes into it is a hostile writer, which the contract excludes. Neither are
-/// the records of a journal beyond its first page: they are checked one by one by being there.
+/// Whether a loss in this file must be told. In a filter that is trusted unverified (same boot, same
+/// files) it need not: who writes into it is a hostile writer, which the contract excludes. Neither
+/// need it in an unsealed journal, whose records claim no checksum.
 fn must_be_told(trust: Trust, name: &str) -> bool {
-    let mapped = name.starts_with("filter-") || name.starts_with("journal-");
-    !(mapped && trust == Trust::SamePlace) && !name.starts_with("journal-")
+    let trusted = name.starts_with("filter-") && trust == Trust::SamePlace;
+    !trusted && !name.starts_with("journal-")
 }
 
 fn check_answers(store: &Dedup, trust: Trust, name: &str, what: &str) {
@@ -191,8 +191,7 @@ fn check_answers(store: &Dedup, trust: Trust, name: &str, what: &str) {
     }
     let newest_lost = asked()
         .filter(|number| !is_forgotten(*number))
-        .filter(|number| matches!(store.contains(key(*number)), Ok(false)))
-        .last();
+        .rfind(|number| matches!(store.contains(key(*number)), Ok(false)));
     if let Some(number) = newest_lost.filter(|_| must_be_told(trust, name)) {
         check_confession(store, number, what);
     }
