@@ -149,6 +149,19 @@ impl Timeline {
         self.eras.push(Era { first, start_ns, slice_ns, end_ns: i64::MAX });
     }
 
+    /// Cuts off all slices that have expired at `now_ns`, so that a longer window cannot bring them
+    /// back.
+    pub(crate) fn cut_expired(&mut self, now_ns: i64) {
+        let oldest = self.live(now_ns).into_iter().next();
+        let Some(oldest) = oldest else { return };
+        self.eras.retain(|era| era.end_ns > oldest.start_ns);
+        let holder = self.eras.iter_mut().find(|era| era.first <= oldest.sequence);
+        if let Some(era) = holder.filter(|era| era.first < oldest.sequence) {
+            era.first = oldest.sequence;
+            era.start_ns = oldest.start_ns;
+        }
+    }
+
     /// Drops eras of which no slice is live.
     pub(crate) fn forget_expired(&mut self, now_ns: i64) {
         let window = self.window_ns;
@@ -209,6 +222,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_has_expired_stays_expired_under_a_longer_window() {
+        let mut timeline = timeline(7, 70);
+        timeline.begin_era(65, 65, 7);
+        timeline.window_ns = 70;
+        timeline.cut_expired(95);
+        timeline.window_ns = 1_000;
+        let live = timeline.live(95);
+        assert_eq!((live[0].sequence, live[0].start_ns), (102, 20));
+        assert_eq!(live.last().unwrap().sequence, 111);
     }
 
     #[test]

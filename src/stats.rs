@@ -84,7 +84,7 @@ pub struct RecoveryReport {
     pub created: bool,
     /// The previous owner closed the store; false after a crash.
     pub clean_close: bool,
-    /// The machine was restarted since, so mapped state is not trusted unverified.
+    /// The machine was restarted since the last open.
     pub rebooted: bool,
     /// Unsealed records read back from the journal.
     pub replayed_keys: u64,

@@ -51,7 +51,8 @@ Keys:
 
 Being killed:
   With --state, lines are written and flushed before their keys are marked. A run that is killed
-  at any moment repeats some lines when it is run again; it never loses one.
+  at any moment repeats some lines when it is run again; it never loses one. Written means handed
+  to the operating system: what a reader behind a pipe drops, or a power loss takes, is not repeated.
 
 Exit code: 0 on success (also when the reader of the output closes it), 1 on failure, 2 on wrong
 usage. Before a failure is reported, everything decided so far has been written and remembered.";

@@ -27,7 +27,7 @@ pub(crate) fn run(args: &DedupArgs) -> Result<()> {
     let paths = setup::paths(args);
     let total_bytes = input::total_bytes(&paths)?;
     let store = setup::open_store(args)?;
-    if !args.quiet {
+    if args.state.is_some() && !args.quiet {
         warn_of_damage(&store);
     }
     let scope = args.scope.as_ref().map(setup::bytes_of);

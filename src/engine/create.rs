@@ -47,6 +47,8 @@ struct Opening {
     report: RecoveryReport,
     /// Boot and place are those of the last open: what was mapped then is as it was left.
     trusted: bool,
+    /// The files lie where they lay at the last open: this is no copy.
+    same_place: bool,
 }
 
 fn open(config: Config, storage: Arc<dyn Storage>) -> Result<Arc<Engine>> {
@@ -60,7 +62,8 @@ fn open(config: Config, storage: Arc<dyn Storage>) -> Result<Arc<Engine>> {
         None => (new_manifest(&config, &header), true),
     };
     let report = RecoveryReport { created, ..RecoveryReport::default() };
-    let mut opening = Opening { config, storage, header, manifest, report, trusted: false };
+    let mut opening =
+        Opening { config, storage, header, manifest, report, trusted: false, same_place: false };
     opening.clear_leftovers()?;
     let clock = opening.clock_region()?;
     opening.judge_trust()?;
@@ -228,7 +231,8 @@ impl Opening {
         let same_boot = self.manifest.boot_id == boot_id;
         self.report.rebooted = !self.report.created && !same_boot;
         self.report.clean_close = self.manifest.closed_ns != i64::MIN;
-        self.trusted = same_boot && self.manifest.place == place;
+        self.same_place = self.manifest.place == place;
+        self.trusted = same_boot && self.same_place;
         if !self.manifest.close_error.is_empty() {
             self.report.close_error = Some(std::mem::take(&mut self.manifest.close_error));
         }
@@ -241,7 +245,10 @@ impl Opening {
     fn start_time(&mut self, region: Region) -> Result<EngineTime> {
         let newest_era = self.manifest.eras.last().map_or(i64::MIN, |era| era.start_ns);
         let floor = if self.config.event_time { i64::MIN } else { newest_era };
-        let has_anchor = clock::Anchor::load(&region).is_some();
+        let anchor = clock::Anchor::load(&region);
+        let has_anchor = anchor.is_some();
+        let clock_boot = self.config.clock.boot_id();
+        self.report.rebooted |= anchor.is_some_and(|anchor| anchor.boot_id != clock_boot);
         let time = EngineTime::new(self.config.clock.clone(), region, floor);
         if self.report.created {
             return Ok(time);
@@ -249,7 +256,7 @@ impl Opening {
         let reason = if !has_anchor {
             self.trusted = false;
             Some("the record of time is lost")
-        } else if !self.trusted && !(self.report.clean_close && self.report.rebooted) {
+        } else if !self.trusted && !(self.report.clean_close && self.same_place) {
             Some("the files may lack what was not yet written to the disk")
         } else {
             None
@@ -302,10 +309,12 @@ impl Opening {
     fn timeline(&mut self, time: &EngineTime) -> Timeline {
         let now_ns = if self.config.event_time { time.watermark() } else { time.now() };
         let mut timeline = Timeline {
-            window_ns: self.config.window_ns,
+            window_ns: self.manifest.geometry.window_ns,
             columns: Columns::for_slices(self.config.slices),
             eras: self.manifest.eras.clone(),
         };
+        timeline.cut_expired(now_ns);
+        timeline.window_ns = self.config.window_ns;
         let old = &self.manifest.geometry;
         if old.window_ns != self.config.window_ns {
             // What had expired under the old window cannot come back under the new one.
