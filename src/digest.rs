@@ -6,9 +6,9 @@
 //! |---|---|
 //! | shard | `hi` 63 … 52 (as many from the top as there are shards) |
 //! | place in a sealed run (order of the whole digest) | within a shard: `hi` below the shard's bits |
-//! | index of unsealed records | bucket: `hi` 24 … 45, fingerprint: `hi` 46 … 55 |
+//! | index of unsealed records | bucket: `hi` from 32 up, fingerprint: `lo` 41 … 32 |
 //! | filter block | `lo` 63 … 32 |
-//! | filter rows and lane | `lo` 31 … 0 and `hi` 23 … 0 |
+//! | filter rows and lane | `hi` 31 … 0 and `lo` 31 … 0 |
 
 use std::hash::Hasher as _;
 

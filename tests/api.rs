@@ -127,7 +127,7 @@ fn process_once_commits_ok_and_abandons_err_and_panic() {
     assert!(matches!(again, Ok(Outcome::Duplicate { .. })));
 }
 
-/// Work that is done but could not be marked is neither an error nor a success: both parts are told.
+/// Work that is done but could not be marked is neither error nor success: both parts are told.
 #[test]
 fn process_once_tells_work_that_was_not_marked() {
     let store = store();

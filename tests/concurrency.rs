@@ -176,8 +176,8 @@ fn exactly_one_thread_wins_each_key_on_disk() {
     });
 }
 
-/// Promises 3 and 8: leases run out while their owners work, rivals take over, and still exactly one
-/// commit counts.
+/// Promises 3 and 8: leases run out while their owners work, rivals take over, and still exactly
+/// one commit counts.
 #[test]
 fn exactly_one_thread_wins_each_key_when_leases_run_out() {
     without_deadlock(|| {

@@ -21,8 +21,8 @@ fn is_new(store: &Dedup, key: impl AsRef<[u8]>) -> bool {
     store.observe(key).unwrap() == Verdict::New
 }
 
-/// Each absurd setting is an error that names its setter, from `open`, `in_memory` and `plan` alike,
-/// and nothing is written for it.
+/// Each absurd setting is an error that names its setter, from `open`, `in_memory` and `plan`, and
+/// nothing is written for it.
 #[test]
 fn absurd_settings_are_config_errors_that_name_the_field() {
     let cases = [

@@ -210,8 +210,8 @@ fn nanos(time: Timestamp) -> i64 {
     time.as_unix_nanos()
 }
 
-/// Promise 6: `guaranteed_since` lies within the window and one slice; a store that knows of no hole
-/// vouches for the whole window.
+/// Promise 6: `guaranteed_since` lies within the window and one slice; a store that knows of no
+/// hole vouches for the whole window.
 fn assert_covers_window(store: &Dedup, now: SystemTime) {
     let since = store.guaranteed_since();
     let (oldest, newest) = (Timestamp::from(now - WINDOW - SLICE), Timestamp::from(now - WINDOW));

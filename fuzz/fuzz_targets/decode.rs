@@ -1,5 +1,5 @@
-//! Bytes → operations, without a detour over `derive`: small changes of the input stay small changes
-//! of the operations.
+//! Bytes → operations, without a detour over `derive`: small changes of the input stay small
+//! changes of the operations.
 
 use arbitrary::{Result, Unstructured};
 

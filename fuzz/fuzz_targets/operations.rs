@@ -1,5 +1,5 @@
-//! Bytes → settings and operations, restarts included, carried out on a store and on the naive model
-//! of the contract (`tests/common`). Any answer that the contract forbids is a crash.
+//! Bytes → settings and operations, restarts included, carried out on a store and on the naive
+//! model of the contract (`tests/common`). Any answer that the contract forbids is a crash.
 #![no_main]
 
 #[path = "../../tests/common/mod.rs"]

@@ -13,7 +13,7 @@ use crate::verdict::{BatchError, Verdict};
 
 /// Keys of a group: enough to hide the latency, few enough that their lines stay in the first cache.
 const GROUP: usize = 64;
-/// Shards that are told apart when a group is put in order; more share a place.
+/// Shards that are told apart by counting when a group is put in order; more are sorted.
 const PLACES: usize = 64;
 
 /// A batch whose space is set aside.
@@ -53,6 +53,12 @@ impl Group {
     #[inline]
     fn by_shard(&self, shard_bits: u32) -> [u8; GROUP] {
         let bits = shard_bits.min(PLACES.ilog2());
+        if bits < shard_bits {
+            let mut order: [u8; GROUP] = std::array::from_fn(|number| number as u8);
+            let shard = |number: &u8| self.digests[usize::from(*number)].shard(shard_bits);
+            order[..self.len].sort_by_key(shard);
+            return order;
+        }
         let mut starts = [0_u8; PLACES + 1];
         for digest in &self.digests[..self.len] {
             starts[digest.shard(bits) + 1] += 1;
@@ -98,6 +104,10 @@ impl Numbers {
 }
 
 impl Engine {
+    fn claims_held(&self) -> usize {
+        self.tools.claims_held.load(std::sync::atomic::Ordering::Acquire)
+    }
+
     /// Sets aside the space of a batch, and looks for keys that are claimed.
     pub(super) fn prepare_batch(&self, digests: &[Digest]) -> Result<Prepared> {
         self.refuse_claimed(digests)?;
@@ -141,7 +151,7 @@ impl Engine {
     }
 
     fn refuse_claimed(&self, digests: &[Digest]) -> Result<()> {
-        if self.claims.held() == 0 {
+        if self.claims_held() == 0 {
             return Ok(());
         }
         for digest in digests {
@@ -175,7 +185,7 @@ impl Engine {
         }
         self.tick();
         // Only a quota or claims in flight have to see all keys before the first is marked.
-        if self.tools.quota.is_limited() || self.claims.held() > 0 {
+        if self.tools.quota.is_limited() || self.claims_held() > 0 {
             let digests: Vec<Digest> = digests.collect();
             let batch = self.prepare_batch(&digests).map_err(none)?;
             return self.decide_batch(batch, digests.into_iter(), len, verdicts);

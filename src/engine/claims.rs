@@ -1,7 +1,7 @@
 //! Claims as the engine sees them: tokens, waiters, and the calls that lead to a shard.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -31,8 +31,6 @@ pub(crate) struct Grant {
 
 pub(super) struct Claims {
     next_token: AtomicU64,
-    /// Claims in the table, those of crashed owners included.
-    held: AtomicI64,
     /// Counts the claims that ended while somebody waited.
     epoch: Mutex<u64>,
     changed: Condvar,
@@ -46,7 +44,6 @@ impl Claims {
     pub(super) fn new(opens: u64) -> Self {
         Claims {
             next_token: AtomicU64::new(opens << TOKEN_BITS | 1),
-            held: AtomicI64::new(0),
             epoch: Mutex::new(0),
             changed: Condvar::new(),
             waiting: AtomicUsize::new(0),
@@ -55,19 +52,6 @@ impl Claims {
 
     fn token(&self) -> u64 {
         self.next_token.fetch_add(1, Relaxed)
-    }
-
-    #[inline]
-    pub(super) fn held(&self) -> i64 {
-        self.held.load(Acquire)
-    }
-
-    /// Notes how the number of claims in a shard changed.
-    #[inline]
-    pub(super) fn moved(&self, before: usize, after: usize) {
-        if before != after {
-            self.held.fetch_add(after as i64 - before as i64, AcqRel);
-        }
     }
 
     /// Wakes those who wait for a claim to end.
@@ -80,21 +64,6 @@ impl Claims {
 }
 
 impl Engine {
-    /// Runs `work` on the shard, and keeps the number of claims.
-    #[inline]
-    fn with_claims<T>(
-        &self,
-        digest: Digest,
-        mut work: impl FnMut(&mut Shard, &mut Call) -> Result<T>,
-    ) -> Result<T> {
-        self.with_shard(digest, |shard, call| {
-            let before = shard.claims.len();
-            let result = work(shard, call);
-            self.claims.moved(before, shard.claims.len());
-            result
-        })
-    }
-
     pub(crate) fn claim(
         &self,
         digest: Digest,
@@ -113,7 +82,7 @@ impl Engine {
         let now_ns = self.time.now();
         let lease_ns = lease_ns.unwrap_or(self.config.lease_ns);
         let request = ClaimRequest { digest, now_ns, lease_ns, note };
-        self.with_claims(digest, |shard, call| {
+        self.with_shard(digest, |shard, call| {
             let too_old =
                 |time: Timestamp| self.event_target(shard, time.as_unix_nanos()).is_none();
             if event_time.is_some_and(too_old) {
@@ -161,10 +130,7 @@ impl Engine {
         let mut call = Call::default();
         let result = self.for_each_of_batch(digests, |shard, at, digest| {
             let request = ClaimRequest { digest, now_ns, lease_ns, note: &[] };
-            let before = shard.claims.len();
-            let attempt = self.claim_in(shard, &mut call, &request, None);
-            self.claims.moved(before, shard.claims.len());
-            attempts[at] = Some(attempt?);
+            attempts[at] = Some(self.claim_in(shard, &mut call, &request, None)?);
             Ok(())
         });
         self.finish(call);
@@ -191,7 +157,7 @@ impl Engine {
         if !self.config.event_time {
             self.tick();
         }
-        let committed = self.with_claims(digest, |shard, call| {
+        let committed = self.with_shard(digest, |shard, call| {
             let target = self.commit_target(shard, event_time);
             shard.commit(&self.tools, call, digest, token, target)
         });
@@ -224,9 +190,7 @@ impl Engine {
         let whole = self.for_each_of_batch(digests, |shard, at, digest| {
             let (_, token, event_time) = claims[at];
             let target = self.commit_target(shard, event_time);
-            let before = shard.claims.len();
             let result = shard.commit(&self.tools, &mut call, digest, token, target);
-            self.claims.moved(before, shard.claims.len());
             answered[at] = true;
             answer(at, result);
             Ok(())
@@ -241,7 +205,7 @@ impl Engine {
 
     pub(crate) fn abandon(&self, digest: Digest, token: u64) {
         // A closed store has no claims to give back; the next open grants them again.
-        let _ = self.with_claims(digest, |shard, call| {
+        let _ = self.with_shard(digest, |shard, call| {
             shard.abandon(&self.tools, call, digest, token);
             Ok(())
         });

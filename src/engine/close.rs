@@ -12,6 +12,8 @@ impl Engine {
         if self.is_closed() {
             return Err(Error::Closed);
         }
+        // No job may replace a file between its sync and that of the manifest.
+        let _gate = self.maintenance.gate.write();
         self.sync_files()?;
         self.ledger.make_durable()
     }
@@ -93,6 +95,7 @@ impl Engine {
             manifest.close_error = error;
         });
         self.ledger.close();
+        self.time.close();
         self.ledger.storage().release();
         drop(gate);
         self.claims.changed();

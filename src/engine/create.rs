@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, RwLock};
@@ -230,9 +230,11 @@ impl Opening {
         let (boot_id, place) = (ClockSource::system().boot_id(), self.storage.place()?);
         let same_boot = self.manifest.boot_id == boot_id;
         self.report.rebooted = !self.report.created && !same_boot;
-        self.report.clean_close = self.manifest.closed_ns != i64::MIN;
-        self.same_place = self.manifest.place == place;
-        self.trusted = same_boot && self.same_place;
+        let failed = !self.manifest.close_error.is_empty();
+        self.report.clean_close = self.manifest.closed_ns != i64::MIN && !failed;
+        self.trusted = same_boot && self.manifest.place == place;
+        // The device may have another number after a reboot.
+        self.same_place = self.manifest.place[8..] == place[8..];
         if !self.manifest.close_error.is_empty() {
             self.report.close_error = Some(std::mem::take(&mut self.manifest.close_error));
         }
@@ -278,7 +280,7 @@ impl Opening {
     /// A damaged segment may have held tombstones, and a lost tombstone would be a false
     /// `Duplicate`: no key that was recorded before is trusted then. Its files are set aside.
     fn check_journals(&mut self, time: &EngineTime) -> Result<()> {
-        let mut damage = None;
+        let (mut damage, mut lost) = (None, Vec::new());
         for id in &self.manifest.journals {
             let name = names::numbered(names::Kind::Journal, *id);
             match Segment::open(&*self.storage, self.header.store, *id) {
@@ -286,9 +288,15 @@ impl Opening {
                     Ok(()) => {}
                     Err(why) => damage = Some(format!("{name}: {why}")),
                 },
+                // Never synced, so it holds no tombstone that was acknowledged.
+                Err(_) if !self.trusted && self.is_blank(&name) => lost.push(*id),
                 Err(error) if is_lost(&error) => damage = Some(error.to_string()),
                 Err(error) => return Err(error),
             }
+        }
+        self.manifest.journals.retain(|id| !lost.contains(id));
+        for id in lost {
+            self.storage.remove(&names::numbered(names::Kind::Journal, id))?;
         }
         let Some(reason) = damage else { return Ok(()) };
         self.note_hole(time, &format!("{reason}; all keys of before are set aside"));
@@ -352,11 +360,21 @@ impl Opening {
                         || format!("{name} belongs to another slice"),
                         |error| error.to_string(),
                     );
-                    self.lose(&name, slice.start_ns, slice.end_ns, reason);
+                    // What was lost was acknowledged before now.
+                    let to_ns = slice.end_ns.min(now_ns.saturating_add(1));
+                    self.lose(&name, slice.start_ns, to_ns, reason);
                 }
             }
         }
         Ok(runs)
+    }
+
+    /// Whether nothing of a file reached the disk before a power loss.
+    fn is_blank(&self, name: &str) -> bool {
+        self.storage.open(name, false).is_ok_and(|region| {
+            let words = region.cells::<AtomicU64>();
+            words.iter().all(|word| word.load(std::sync::atomic::Ordering::Relaxed) == 0)
+        })
     }
 
     fn lose(&mut self, name: &str, from_ns: i64, to_ns: i64, reason: String) {
@@ -420,6 +438,9 @@ impl Opening {
     }
 
     fn create_filters(&mut self, shards: usize, columns: Columns) -> Result<Vec<Option<Filter>>> {
+        // The manifest comes before the first numbered file: should this open not get further, the
+        // next one finds a store and no leftovers of an unknown one.
+        self.storage.replace(names::MANIFEST, &self.manifest.encode(), true)?;
         let blocks = shard_blocks(&self.config, self.config.expected_keys);
         let number = self.manifest.next_file;
         self.manifest.next_file += 1;
@@ -462,6 +483,7 @@ impl Opening {
             journal: Journal::new(Arc::clone(&ledger), sizes.segment_chunks),
             quota,
             refresh_on_duplicate: config.refresh_on_duplicate,
+            claims_held: AtomicUsize::new(0),
             index_records: sizes.index_records,
             indexes: Mutex::default(),
         };

@@ -13,6 +13,10 @@ impl Engine {
     pub(super) fn advance_to(&self, time: Timestamp) -> Result<()> {
         let time_ns = time.as_unix_nanos();
         if time_ns <= self.time.watermark() {
+            // Another thread may have moved the watermark, and not begun the slice yet.
+            if self.time.is_past(time_ns) {
+                self.rotate(self.time.watermark());
+            }
             return Ok(());
         }
         let lead = nanos(self.config.max_event_lead);
@@ -30,7 +34,7 @@ impl Engine {
             })?;
         }
         let watermark = self.time.raise_watermark(time_ns);
-        if watermark >= self.catalog().valid_until_ns {
+        if self.time.is_past(watermark) {
             self.rotate(watermark);
         }
         Ok(())

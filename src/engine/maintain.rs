@@ -39,6 +39,8 @@ pub(super) struct Maintenance {
     pub(super) ready: AtomicBool,
     errors: AtomicU64,
     last_error: Mutex<Option<String>>,
+    /// The last rebuild of filters did not come to its end.
+    pub(super) rebuild_failed: AtomicBool,
     /// Keys that the filters are sized for.
     pub(super) filter_keys: AtomicU64,
 }
@@ -131,6 +133,10 @@ impl Engine {
         }
         let frozen = self.freeze_all(&full)?;
         let runs = self.write_runs(&frozen)?;
+        // Tombstones were synced where they were; they are before that goes.
+        if self.has_tombstones() {
+            self.sync_journal()?;
+        }
         self.publish_sealed(&runs, &full)?;
         self.tools.journal.sealed(&full);
         self.drop_frozen(&full, frozen);
@@ -160,6 +166,10 @@ impl Engine {
             carried?;
         }
         Ok(frozen)
+    }
+
+    pub(super) fn has_tombstones(&self) -> bool {
+        self.shards.iter().any(|shard| !shard.lock().tombstones.is_empty())
     }
 
     /// Writes what is frozen as one sealed part a slice.
@@ -327,19 +337,18 @@ impl Engine {
             window.timeline.forget_expired(now_ns);
             window.timeline.eras.clone()
         };
-        let mut expired = Vec::new();
+        // The files go first, which makes room for the manifest on a full disk; an open does not
+        // miss parts that have expired.
+        let expired = self.ledger.read(|manifest| {
+            let expired = manifest.runs.iter().filter(|run| !catalog.is_live(run.slice));
+            expired.map(|run| run.file).collect::<Vec<_>>()
+        });
+        expired.iter().for_each(|file| self.remove_file(Kind::Run, *file));
         self.ledger.update(|manifest| {
-            manifest.runs.retain(|run| {
-                let live = catalog.is_live(run.slice);
-                if !live {
-                    expired.push(run.file);
-                }
-                live
-            });
+            manifest.runs.retain(|run| catalog.is_live(run.slice));
             manifest.eras = eras;
             manifest.holes.retain(|hole| hole.to_ns > horizon);
         })?;
-        expired.iter().for_each(|file| self.remove_file(Kind::Run, *file));
         self.schedule_merge();
         Ok(())
     }
@@ -369,6 +378,9 @@ impl Heartbeat for Engine {
         // What failed before is tried again.
         if !self.tools.journal.full_segments().is_empty() {
             self.schedule_seal();
+        }
+        if self.maintenance.rebuild_failed.load(Acquire) {
+            self.schedule_rebuild();
         }
     }
 }

@@ -74,6 +74,7 @@ impl Engine {
         let columns = Columns::for_slices(self.config.slices);
         let (storage, store) = (self.ledger.storage(), self.header.store);
         let shards = self.shards.len();
+        self.maintenance.rebuild_failed.store(true, Release);
         let file = FilterFile::create(storage, store, number, shards, blocks, columns)?;
         file.region.advise(Advice::PopulateWrite);
         let rebuilt = due.into_iter().try_for_each(|index| match file.filter(index) {
@@ -81,6 +82,7 @@ impl Engine {
             None => Ok(()),
         });
         self.remove_unused_filters(number);
+        self.maintenance.rebuild_failed.store(rebuilt.is_err(), Release);
         rebuilt
     }
 
@@ -164,11 +166,12 @@ impl Engine {
         };
         let catalog = self.catalog();
         let Some(slice) = catalog.slice(run.slice) else { return Ok(()) };
-        let (from_ns, to_ns) = (slice.start_ns, slice.end_ns);
+        let from_ns = slice.start_ns;
+        let to_ns = slice.end_ns.min(self.window_now().saturating_add(1));
         let reason = error.to_string();
         self.recovery.lock().damage.push(reason.clone());
         self.ledger.update(|manifest| {
-            if !manifest.holes.iter().any(|hole| hole.to_ns == to_ns) {
+            if !manifest.holes.iter().any(|hole| hole.from_ns == from_ns) {
                 manifest.holes.push(Hole { from_ns, to_ns, reason });
             }
         })

@@ -29,6 +29,9 @@ pub(super) fn replay(engine: &Engine) -> Result<()> {
     if old.is_empty() {
         return Ok(());
     }
+    if engine.has_tombstones() {
+        engine.sync_journal()?;
+    }
     engine.ledger.update(|manifest| manifest.journals.retain(|id| !old.contains(id)))?;
     old.iter().for_each(|id| engine.remove_file(Kind::Journal, *id));
     Ok(())
@@ -105,7 +108,7 @@ fn restore_control(engine: &Engine, control: Replay) -> Result<()> {
             orphaned: true,
             note: claim.note.into(),
         };
-        engine.enter(engine.shard_of(digest))?.claims.insert(digest, state);
+        engine.enter(engine.shard_of(digest))?.put_claim(&engine.tools, digest, state);
     }
     Ok(())
 }
@@ -121,11 +124,10 @@ fn settle_claims(engine: &Engine, call: &mut Call) -> Result<()> {
         for digest in claimed {
             let mask = shard.suspects(digest);
             if shard.find(digest, mask)?.is_some() {
-                shard.claims.remove(&digest);
+                shard.drop_claim(&engine.tools, digest);
             }
         }
         shard.carry_over(&engine.tools, call)?;
-        engine.claims.moved(0, shard.claims.len());
         let mut report = engine.recovery.lock();
         report.replayed_claims += shard.claims.len() as u64;
         report.replayed_tombstones += shard.tombstones.len() as u64;

@@ -15,7 +15,8 @@ pub(super) struct EngineTime {
     boot_id: [u8; 16],
     /// Time of the store minus boot time.
     offset_ns: i64,
-    /// Boot time at which the newest catalog goes out of date.
+    /// When the newest catalog goes out of date, and the same in boot time.
+    due_ns: AtomicI64,
     due_boot_ns: AtomicI64,
     /// Greatest event time accepted.
     watermark_ns: AtomicI64,
@@ -25,6 +26,8 @@ pub(super) struct EngineTime {
 struct Anchors {
     region: Region,
     sequence: u64,
+    /// The file belongs to the next owner.
+    closed: bool,
 }
 
 /// No event time was accepted yet: the year 1823, where slices of event time are counted from.
@@ -50,11 +53,16 @@ impl EngineTime {
             coarse: CoarseOffset::new(),
             boot_id,
             offset_ns: now - boot,
+            due_ns: AtomicI64::new(i64::MIN),
             due_boot_ns: AtomicI64::new(i64::MIN),
             watermark_ns: AtomicI64::new(
                 anchor.map_or(NO_WATERMARK, |a| a.watermark_ns.max(NO_WATERMARK)),
             ),
-            anchors: Mutex::new(Anchors { region, sequence: anchor.map_or(0, |a| a.sequence) }),
+            anchors: Mutex::new(Anchors {
+                region,
+                sequence: anchor.map_or(0, |a| a.sequence),
+                closed: false,
+            }),
         };
         time.record_anchor();
         time
@@ -71,6 +79,7 @@ impl EngineTime {
     }
 
     pub(super) fn set_due(&self, engine_ns: i64) {
+        self.due_ns.store(engine_ns, Release);
         self.due_boot_ns.store(engine_ns.saturating_sub(self.offset_ns), Release);
     }
 
@@ -86,6 +95,9 @@ impl EngineTime {
     /// Writes down where time stands, for the next open.
     pub(super) fn record_anchor(&self) {
         let mut anchors = self.anchors.lock();
+        if anchors.closed {
+            return;
+        }
         anchors.sequence += 1;
         let boot_ns = self.clock.boot_nanos();
         let anchor = Anchor {
@@ -97,6 +109,17 @@ impl EngineTime {
             watermark_ns: self.watermark(),
         };
         anchor.store(&anchors.region);
+    }
+
+    /// Nothing is written down from here on.
+    pub(super) fn close(&self) {
+        self.anchors.lock().closed = true;
+    }
+
+    /// Whether event time `time_ns` is past the newest catalog.
+    #[inline]
+    pub(super) fn is_past(&self, time_ns: i64) -> bool {
+        time_ns >= self.due_ns.load(Acquire)
     }
 
     pub(super) fn region(&self) -> Region {

@@ -32,7 +32,7 @@ impl Index {
 
     #[inline]
     fn bucket(&self, digest: Digest) -> usize {
-        (digest.hi >> 24) as usize & (self.heads.len() - 1)
+        (digest.hi >> 32) as usize & (self.heads.len() - 1)
     }
 
     #[inline]

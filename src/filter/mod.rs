@@ -8,7 +8,7 @@
 //!
 //! The last row's first byte is the block's epoch: the slice, modulo 256, up to which its columns
 //! are cleared. Rotation touches nothing; a block drops the columns that have expired when it is
-//! next written. An epoch that wrapped around (128 slices without a write) leaves bits too many,
+//! next written. An epoch that wrapped around (256 slices without a write) leaves bits too many,
 //! never too few.
 //!
 //! Knows neither time nor files: it works on [`Region`]s, and the caller has the lock.
@@ -284,13 +284,11 @@ impl Filter {
         &self.block::<u8>(block)[BLOCK - 1]
     }
 
-    /// Slices that began since the block was last written. A difference of half the range or more
-    /// means that the epoch wrapped around: nothing is cleared then, because bits too many only
-    /// cost look-ups.
+    /// Slices that began since the block was last written, modulo 256. The slice that is written
+    /// never falls behind, not even across a crash: time is recorded before a slice begins.
     #[inline(always)]
     fn lag(&self, block: u32, newest: u64) -> u32 {
-        let lag = (newest as u8).wrapping_sub(self.epoch(block).load(Relaxed));
-        if lag < 128 { u32::from(lag) } else { 0 }
+        u32::from((newest as u8).wrapping_sub(self.epoch(block).load(Relaxed)))
     }
 
     /// Clears the columns of the slices that began since. The epoch moves after the clearing, so a
@@ -301,10 +299,7 @@ impl Filter {
         let all = self.columns.all();
         let keep = (all & !self.columns.newest(newest, lag)).wrapping_mul(u64::MAX / all);
         let words = &self.region.cells::<[AtomicU64; BLOCK / 8]>()[block as usize];
-        let epoch = self.epoch(block).load(Relaxed);
         (self.clear)(words, keep.to_le());
-        // The epoch's row was masked like the others.
-        self.epoch(block).store(epoch, Relaxed);
         compiler_fence(std::sync::atomic::Ordering::SeqCst);
         self.epoch(block).store(newest as u8, Relaxed);
         compiler_fence(std::sync::atomic::Ordering::SeqCst);

@@ -1,6 +1,7 @@
 //! Claims and tombstones of a shard, each journaled before it is published.
 
 use std::borrow::Cow;
+use std::sync::atomic::Ordering::AcqRel;
 
 use super::{Call, Shard, Target, Tools};
 use crate::digest::Digest;
@@ -64,6 +65,20 @@ impl Shard {
         Ok(())
     }
 
+    /// Publishes a claim.
+    pub(crate) fn put_claim(&mut self, tools: &Tools, digest: Digest, claim: ClaimState) {
+        if self.claims.insert(digest, claim).is_none() {
+            tools.claims_held.fetch_add(1, AcqRel);
+        }
+    }
+
+    /// Ends a claim, if there is one.
+    pub(crate) fn drop_claim(&mut self, tools: &Tools, digest: Digest) {
+        if self.claims.remove(&digest).is_some() {
+            tools.claims_held.fetch_sub(1, AcqRel);
+        }
+    }
+
     fn claim_record(digest: Digest, state: &ClaimState) -> Record<'_> {
         Record::Claim {
             digest,
@@ -114,7 +129,7 @@ impl Shard {
             note: request.note.into(),
         };
         self.journal_control(tools, call, &Shard::claim_record(request.digest, &state))?;
-        self.claims.insert(request.digest, state);
+        self.put_claim(tools, request.digest, state);
         self.counters.claims_granted += 1;
         Ok(())
     }
@@ -147,7 +162,7 @@ impl Shard {
             return Err(Error::InFlight { lease_left });
         }
         self.journal_control(tools, call, &Record::Abandon { token })?;
-        self.claims.remove(&digest);
+        self.drop_claim(tools, digest);
         Ok(())
     }
 
@@ -174,7 +189,7 @@ impl Shard {
         renewed.deadline_ns = now_ns.saturating_add(renewed.lease_ns);
         renewed.orphaned = false;
         self.journal_control(tools, call, &Shard::claim_record(digest, &renewed))?;
-        self.claims.insert(digest, renewed);
+        self.put_claim(tools, digest, renewed);
         Ok(())
     }
 
@@ -192,7 +207,7 @@ impl Shard {
         self.record(tools, call, digest, target, None)?;
         // The key is live from here on; should the record fail, recovery comes to the same result.
         let _ = self.journal_control(tools, call, &Record::Commit { token });
-        self.claims.remove(&digest);
+        self.drop_claim(tools, digest);
         self.counters.claims_committed += 1;
         Ok(())
     }
@@ -205,7 +220,7 @@ impl Shard {
         // Without its record the claim would be listed after a crash, and granted to the first who
         // asks: nothing is lost by that, and dropping a guard cannot fail.
         let _ = self.journal_control(tools, call, &Record::Abandon { token });
-        self.claims.remove(&digest);
+        self.drop_claim(tools, digest);
         self.counters.claims_abandoned += 1;
     }
 
@@ -223,7 +238,7 @@ impl Shard {
         }
         let record = Record::Tombstone { digest, slice: live.unwrap_or(0) };
         self.journal_control(tools, call, &record)?;
-        self.claims.remove(&digest);
+        self.drop_claim(tools, digest);
         let Some(slice) = live else { return Ok(false) };
         self.tombstones.insert(digest, slice);
         self.count(slice, -1);
@@ -244,18 +259,19 @@ impl Shard {
 
     /// Writes the claims and tombstones again, so that the segments they were in can go.
     pub(crate) fn carry_over(&mut self, tools: &Tools, call: &mut Call) -> Result<()> {
-        let claims = std::mem::take(&mut self.claims);
-        let carried = claims.iter().try_for_each(|(digest, state)| {
-            self.journal_control(tools, call, &Shard::claim_record(*digest, state))
-        });
-        self.claims = claims;
-        carried?;
+        // Tombstones first: one that follows a claim revokes it.
         let tombstones = std::mem::take(&mut self.tombstones);
         let carried = tombstones.iter().try_for_each(|(digest, slice)| {
             let record = Record::Tombstone { digest: *digest, slice: *slice };
             self.journal_control(tools, call, &record)
         });
         self.tombstones = tombstones;
+        carried?;
+        let claims = std::mem::take(&mut self.claims);
+        let carried = claims.iter().try_for_each(|(digest, state)| {
+            self.journal_control(tools, call, &Shard::claim_record(*digest, state))
+        });
+        self.claims = claims;
         carried
     }
 }

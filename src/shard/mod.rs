@@ -8,6 +8,7 @@ pub(crate) mod active;
 pub(crate) mod control;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use active::{Active, Taker};
 use control::ClaimState;
@@ -29,6 +30,8 @@ pub(crate) struct Tools {
     pub(crate) refresh_on_duplicate: bool,
     /// Records of a shard in one segment, about.
     pub(crate) index_records: usize,
+    /// Claims of all shards, those of crashed owners included.
+    pub(crate) claims_held: AtomicUsize,
     /// Emptied indexes, ready to be used again.
     pub(crate) indexes: Mutex<Vec<Index>>,
 }
@@ -249,6 +252,9 @@ impl Shard {
         if tools.refresh_on_duplicate && seen < target.slice {
             self.journal_digest(tools, call, digest, target)?;
             self.publish(digest, target, None);
+            // It counts for the slice it expires with.
+            self.count(seen, -1);
+            self.count(target.slice, 1);
             self.counters.refreshed += 1;
         }
         self.counters.duplicate += 1;

@@ -58,7 +58,7 @@ pub(crate) trait Storage: Send + Sync {
     /// Makes creations, renames and removals survive power loss.
     fn sync_names(&self) -> Result<()>;
 
-    /// What identifies the files' place: file system, inode and birth time of the directory. A copy
+    /// What identifies the files' place: file system, inode and birth time of the header file. A copy
     /// or a restored backup has another one.
     fn place(&self) -> Result<[u8; 32]>;
 

@@ -158,7 +158,7 @@ fn files_of_another_store_are_never_a_false_duplicate() {
     }
 }
 
-/// Files that the engine did not write are moved away and named, never deleted, and the store works.
+/// Files that the engine did not write are moved away and named, never deleted; the store works.
 #[test]
 fn unknown_files_are_set_aside_and_named() {
     let subject = Subject::new();
