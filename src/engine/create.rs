@@ -280,7 +280,7 @@ impl Opening {
     /// A damaged segment may have held tombstones, and a lost tombstone would be a false
     /// `Duplicate`: no key that was recorded before is trusted then. Its files are set aside.
     fn check_journals(&mut self, time: &EngineTime) -> Result<()> {
-        let (mut damage, mut lost) = (None, Vec::new());
+        let mut damage = None;
         for id in &self.manifest.journals {
             let name = names::numbered(names::Kind::Journal, *id);
             match Segment::open(&*self.storage, self.header.store, *id) {
@@ -288,15 +288,9 @@ impl Opening {
                     Ok(()) => {}
                     Err(why) => damage = Some(format!("{name}: {why}")),
                 },
-                // Never synced, so it holds no tombstone that was acknowledged.
-                Err(_) if !self.trusted && self.is_blank(&name) => lost.push(*id),
                 Err(error) if is_lost(&error) => damage = Some(error.to_string()),
                 Err(error) => return Err(error),
             }
-        }
-        self.manifest.journals.retain(|id| !lost.contains(id));
-        for id in lost {
-            self.storage.remove(&names::numbered(names::Kind::Journal, id))?;
         }
         let Some(reason) = damage else { return Ok(()) };
         self.note_hole(time, &format!("{reason}; all keys of before are set aside"));
@@ -367,14 +361,6 @@ impl Opening {
             }
         }
         Ok(runs)
-    }
-
-    /// Whether nothing of a file reached the disk before a power loss.
-    fn is_blank(&self, name: &str) -> bool {
-        self.storage.open(name, false).is_ok_and(|region| {
-            let words = region.cells::<AtomicU64>();
-            words.iter().all(|word| word.load(std::sync::atomic::Ordering::Relaxed) == 0)
-        })
     }
 
     fn lose(&mut self, name: &str, from_ns: i64, to_ns: i64, reason: String) {

@@ -78,8 +78,8 @@ pub(crate) struct Model {
     pub(crate) rules: Rules,
     /// The time of the store, which leases follow.
     clock: i64,
-    /// The time that the window follows. It is a range where the contract leaves open whether a call
-    /// moves the watermark (event time only); else both ends are `clock`.
+    /// The time that the window follows. It is a range where the contract leaves open whether a
+    /// call moves the watermark (event time only); else both ends are `clock`.
     earliest: i64,
     latest: i64,
     /// The widest slice so far: an old one stays as wide as it was when slices change.
@@ -89,7 +89,7 @@ pub(crate) struct Model {
     records: BTreeMap<Id, Record>,
     claims: BTreeMap<Id, Held>,
     last_token: u64,
-    /// The highest token before the call that is being judged: those of one batch come in any order.
+    /// The highest token before the call that is judged: those of one batch come in any order.
     token_before_call: u64,
 }
 
