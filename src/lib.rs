@@ -70,3 +70,9 @@ pub use plan::Plan;
 pub use stats::{RecoveryReport, SliceStats, Stats};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
 pub use verdict::{BatchError, Claim, CommitError, Outcome, ProcessError, Verdict};
+
+/// The examples of the README and of the operations guide compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+#[doc = include_str!("../docs/operations.md")]
+struct DocumentationExamples;

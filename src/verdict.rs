@@ -111,7 +111,6 @@ impl CommitError {
 
     /// The guard and the cause. The guard's commit was attempted, so dropping it does not abandon;
     /// call [`ClaimGuard::abandon`] for that.
-    #[must_use]
     pub fn into_parts(self) -> (ClaimGuard, Error) {
         (*self.guard, self.error)
     }

@@ -258,7 +258,7 @@ impl Opening {
         let reason = if !has_anchor {
             self.trusted = false;
             Some("the record of time is lost")
-        } else if !self.trusted && !(self.report.clean_close && self.same_place) {
+        } else if !(self.trusted || self.report.clean_close && self.same_place) {
             Some("the files may lack what was not yet written to the disk")
         } else {
             None

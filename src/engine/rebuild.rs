@@ -25,7 +25,10 @@ use crate::storage::{Advice, Region, Storage};
 /// The filter is rebuilt when there are this many times the keys it was sized for.
 const GROW_AT: f64 = 1.4;
 /// Room for growth in a rebuilt filter.
-const HEADROOM: f64 = 2.0;
+const HEADROOM: f64 = 1.5;
+/// A burst in one slice fills its column more than planned. Sizing the filter for a window of such
+/// slices would cost several times the memory, so it grows at most this far beyond the live keys.
+const MOST_PER_LIVE_KEY: f64 = 1.5;
 /// Digests added under one lock: a few microseconds.
 const STEP: usize = 256;
 
@@ -54,7 +57,8 @@ impl Engine {
         let of_slice = |s: &crate::catalog::Slice| s.runs.iter().map(|r| r.keys).sum::<u64>();
         let live: u64 = catalog.slices.iter().map(of_slice).sum();
         let fullest = catalog.slices.iter().map(of_slice).max().unwrap_or(0);
-        live.max(fullest * u64::from(self.config.slices))
+        let projected = fullest * u64::from(self.config.slices);
+        live.max(projected.min((live as f64 * MOST_PER_LIVE_KEY) as u64))
     }
 
     /// Rebuilds every filter that is missing or too small, shard by shard, into one file.

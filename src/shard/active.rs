@@ -134,8 +134,20 @@ impl Active {
             let found = chunk::read_digest(self.segment.chunk(number), position % SLOTS);
             (found == Some(digest) && is_live(slice)).then_some(slice)
         };
-        let indexed = self.index.candidates(digest).filter_map(slice_of).max();
+        let mut indexed = self.index.candidates(digest).filter_map(slice_of);
+        // Newer records come first; only records of several slices may come in another order.
+        let one_slice = self.columns.is_power_of_two();
+        let indexed = if one_slice { indexed.next() } else { indexed.max() };
         indexed.max(self.find_unindexed(digest).filter(|slice| is_live(*slice)).max())
+    }
+
+    /// Fetches the newest record that may hold the digest.
+    #[inline]
+    pub(crate) fn prefetch(&self, digest: Digest) {
+        if let Some(position) = self.index.candidates(digest).next() {
+            let (number, _) = self.chunks[position / SLOTS];
+            prefetch(&self.segment.chunk(number)[position % SLOTS * 2]);
+        }
     }
 
     /// Whether the digest is here, in `slice`.

@@ -226,6 +226,9 @@ impl Shard {
     /// Starts to fetch what [`Shard::observe`] will read for a suspected digest.
     #[inline]
     fn prefetch_suspects(&self, digest: Digest, mask: u64) {
+        if let Some(active) = &self.active {
+            active.prefetch(digest);
+        }
         for slice in self.catalog.suspects(mask) {
             slice.runs.iter().for_each(|run| run.prefetch(digest));
         }

@@ -87,7 +87,7 @@ impl Region {
     /// # Panics
     /// When the part is not inside, or `offset` is not a multiple of 64.
     pub(crate) fn part(&self, offset: usize, len: usize) -> Region {
-        assert!(offset % 64 == 0 && offset <= self.len && len <= self.len - offset);
+        assert!(offset.is_multiple_of(64) && offset <= self.len && len <= self.len - offset);
         // SAFETY: `offset` is inside the range that `owner` keeps alive.
         let base = unsafe { self.base.add(offset) };
         Region { base, len, owner: Arc::clone(&self.owner) }
@@ -106,7 +106,7 @@ impl Region {
     /// that was opened for reading kills the process, as a wild store should.
     #[inline]
     pub(crate) fn cells<T: SharedCell>(&self) -> &[T] {
-        debug_assert!(self.base.addr().get() % align_of::<T>() == 0);
+        debug_assert!(self.base.addr().get().is_multiple_of(align_of::<T>()));
         // SAFETY: base is aligned to 64 bytes at least, which suits every cell; the length is rounded down, so all
         // cells lie inside; `SharedCell` makes any content valid and shared writes sound; `owner`
         // keeps the memory alive while `self` is borrowed.

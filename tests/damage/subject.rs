@@ -162,8 +162,8 @@ fn check_refusal(error: &Error, what: &str) {
     assert!(typed, "{what}: refused with {error:?}");
 }
 
-/// Whether a loss in this file must be told. In a filter that is trusted unverified (same boot, same
-/// files) it need not: who writes into it is a hostile writer, which the contract excludes. Neither
+/// Whether a loss in this file must be told. In a filter that is trusted unverified (same boot,
+/// same files) it need not: who writes into it is a hostile writer, which the contract excludes. Neither
 /// need it in an unsealed journal, whose records claim no checksum.
 fn must_be_told(trust: Trust, name: &str) -> bool {
     let trusted = name.starts_with("filter-") && trust == Trust::SamePlace;
