@@ -29,6 +29,7 @@ const HEADROOM: f64 = 1.5;
 /// A burst in one slice fills its column more than planned. Sizing the filter for a window of such
 /// slices would cost several times the memory, so it grows at most this far beyond the live keys.
 const MOST_PER_LIVE_KEY: f64 = 1.5;
+const HUGE_PAGE: u64 = 2 << 20;
 /// Digests added under one lock: a few microseconds.
 const STEP: usize = 256;
 
@@ -63,6 +64,9 @@ impl Engine {
 
     /// Rebuilds every filter that is missing or too small, shard by shard, into one file.
     pub(super) fn rebuild_due(&self) -> Result<()> {
+        if self.recovery.lock().created {
+            self.populate_filters();
+        }
         let blocks = shard_blocks(&self.config, self.maintenance.filter_keys.load(Acquire));
         let mut due = Vec::new();
         for index in 0..self.shards.len() {
@@ -88,6 +92,17 @@ impl Engine {
         self.remove_unused_filters(number);
         self.maintenance.rebuild_failed.store(rebuilt.is_err(), Release);
         rebuilt
+    }
+
+    /// Brings in the pages of a new store's filters, so that no call waits for them, and as huge
+    /// pages.
+    fn populate_filters(&self) {
+        for shard in &self.shards {
+            let region = shard.lock().filter.as_ref().map(|filter| filter.region().clone());
+            if let Some(region) = region {
+                region.advise(Advice::PopulateWrite);
+            }
+        }
     }
 
     fn rebuild(&self, index: usize, filter: Filter, file: u64) -> Result<()> {
@@ -222,7 +237,9 @@ pub(crate) struct FilterFile {
 impl FilterFile {
     fn bytes(shards: usize, blocks: u32) -> u64 {
         let filters = Filter::bytes(blocks).saturating_mul(shards as u64);
-        filters.next_multiple_of(PAGE as u64) + PAGE as u64
+        let len = filters.next_multiple_of(PAGE as u64) + PAGE as u64;
+        // A large file ends on a huge page, so that its last part gets one too.
+        if len < 4 * HUGE_PAGE { len } else { len.next_multiple_of(HUGE_PAGE) }
     }
 
     pub(super) fn create(

@@ -125,10 +125,15 @@ impl Region {
     pub(crate) fn advise(&self, advice: Advice) {
         #[cfg(target_os = "linux")]
         if let Some(map) = self.map() {
-            let _ = map.advise(match advice {
+            let advice = match advice {
                 Advice::HugePages => memmap2::Advice::HugePage,
                 Advice::PopulateWrite => memmap2::Advice::PopulateWrite,
-            });
+            };
+            // Whole pages: a part may begin or end inside one.
+            let offset = self.base.addr().get() - map.as_mut_ptr().addr();
+            let from = offset & !4095;
+            let to = (offset + self.len).next_multiple_of(4096).min(map.len());
+            let _ = map.advise_range(advice, from, to - from);
         }
         #[cfg(not(target_os = "linux"))]
         let _ = advice;
