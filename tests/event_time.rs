@@ -83,6 +83,20 @@ fn late_within_the_window_goes_to_its_own_slice() {
     assert!(store.contains("now").unwrap());
 }
 
+/// Promise 4: a key that was forgotten and comes again late counts from its own, older time; the
+/// newer record that was forgotten stays forgotten.
+#[test]
+fn a_forgotten_key_that_comes_late_counts_from_its_own_time() {
+    let store = builder().in_memory().unwrap();
+    assert_eq!(store.observe_at("a", at(100)).unwrap(), Verdict::New);
+    assert!(store.forget("a").unwrap());
+    assert_eq!(store.observe_at("a", at(50)).unwrap(), Verdict::New);
+    assert_eq!(store.observe_at("tick", at(110)).unwrap(), Verdict::New);
+    assert_eq!(store.observe_at("a", at(110)).unwrap(), Verdict::Duplicate);
+    assert_eq!(store.observe_at("tock", at(121)).unwrap(), Verdict::New);
+    assert!(!store.contains("a").unwrap(), "50 + 60, and one slice more at most");
+}
+
 /// Older than the window: nothing is known, nothing is marked, nobody is told `New` or `Duplicate`.
 #[test]
 fn older_than_the_window_is_too_old_and_marks_nothing() {

@@ -80,14 +80,14 @@ impl Engine {
     }
 
     /// Locks a shard and brings it up to date.
-    #[inline]
+    #[inline(always)]
     fn enter(&self, index: usize) -> Result<MutexGuard<'_, Shard>> {
         let mut shard = self.shards[index].lock();
         self.update(&mut shard)?;
         Ok(shard)
     }
 
-    #[inline]
+    #[inline(always)]
     fn update(&self, shard: &mut Shard) -> Result<()> {
         if shard.closed {
             return Err(Error::Closed);
@@ -107,7 +107,7 @@ impl Engine {
     }
 
     /// What has to happen after a call that took chunks.
-    #[inline]
+    #[inline(always)]
     fn finish(&self, call: Call) {
         if call.began_segment {
             self.schedule_seal();
@@ -116,7 +116,7 @@ impl Engine {
     }
 
     /// Begins the slices that are due.
-    #[inline]
+    #[inline(always)]
     fn tick(&self) {
         if !self.config.event_time && self.time.is_due() {
             self.rotate(self.time.now());
@@ -152,7 +152,7 @@ impl Engine {
 
     /// Runs `work` on the shard of `digest`. When the store is full, keys that have expired are
     /// counted out everywhere and the work is tried once more.
-    #[inline]
+    #[inline(always)]
     fn with_shard<T>(
         &self,
         digest: Digest,

@@ -150,8 +150,10 @@ row!(u64, AtomicU64, 3);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     block: u32,
-    /// One byte a row (before the number of rows is known), and the lane in the top bits.
+    /// One row a byte.
     rows: u64,
+    /// How far to shift a row of one byte for the lane of the key.
+    lane_shift: u32,
 }
 
 const fn repeat(byte: u8) -> u64 {
@@ -192,7 +194,14 @@ impl Filter {
     pub(crate) fn place(&self, digest: Digest) -> Place {
         // Lemire's multiply-shift reduction of 32 bits to the number of blocks.
         let block = ((digest.lo >> 32) * u64::from(self.blocks)) >> 32;
-        Place { block: block as u32, rows: digest.lo << 32 | (digest.hi & 0xffff_ffff) }
+        let bits = digest.lo << 32 | (digest.hi & 0xffff_ffff);
+        let rows = match self.row {
+            RowWidth::One => row_numbers::<u8>(bits),
+            RowWidth::Two => row_numbers::<u16>(bits),
+            RowWidth::Four => row_numbers::<u32>(bits),
+            RowWidth::Eight => row_numbers::<u64>(bits),
+        };
+        Place { block: block as u32, rows, lane_shift: self.lane_shift(bits) }
     }
 
     #[inline(always)]
@@ -209,7 +218,7 @@ impl Filter {
     }
 
     /// The columns that may hold the digest, those of slices up to `newest` alone.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn probe(&self, place: Place, newest: u64) -> u64 {
         match self.row {
             RowWidth::One => self.probe_rows::<u8>(place, newest),
@@ -222,14 +231,14 @@ impl Filter {
     #[inline(always)]
     fn probe_rows<R: Row>(&self, place: Place, newest: u64) -> u64 {
         let block = self.block::<R>(place.block);
-        let mut rows = row_numbers::<R>(place.rows);
+        let mut rows = place.rows;
         let mut mask = u64::MAX;
         for _ in 0..R::HASHES {
             mask &= R::load(block, rows);
             rows >>= 8;
         }
         if R::ROWS == BLOCK {
-            mask = mask >> self.lane_shift(place) & self.columns.all();
+            mask = mask >> place.lane_shift & self.columns.all();
         }
         if mask != 0 {
             let lag = self.lag(place.block, newest);
@@ -241,7 +250,7 @@ impl Filter {
     }
 
     /// Marks the digest in `column`, as of slice `newest`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn insert(&self, place: Place, column: u32, newest: u64) {
         let lag = self.lag(place.block, newest);
         if lag != 0 {
@@ -258,10 +267,10 @@ impl Filter {
     #[inline(always)]
     fn insert_rows<R: Row>(&self, place: Place, column: u32) {
         let block = self.block::<R>(place.block);
-        let mut rows = row_numbers::<R>(place.rows);
+        let mut rows = place.rows;
         let mut bit = 1 << column;
         if R::ROWS == BLOCK {
-            bit <<= self.lane_shift(place);
+            bit <<= place.lane_shift;
         }
         for _ in 0..R::HASHES {
             R::or(block, rows, bit);
@@ -269,12 +278,11 @@ impl Filter {
         }
     }
 
-    /// How far to shift a row of one byte for the lane of a key.
     #[inline(always)]
-    fn lane_shift(&self, place: Place) -> u32 {
+    fn lane_shift(&self, bits: u64) -> u32 {
         match self.columns.0 {
-            2 => 2 * ((place.rows >> 63) as u32 * 2 + (place.rows >> 55 & 1) as u32),
-            4 => 4 * (place.rows >> 63) as u32,
+            2 => 2 * ((bits >> 63) as u32 * 2 + (bits >> 55 & 1) as u32),
+            4 => 4 * (bits >> 63) as u32,
             _ => 0,
         }
     }

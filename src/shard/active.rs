@@ -44,7 +44,7 @@ impl Active {
     }
 
     /// Whether a digest of `slice` fits without another chunk.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn has_room(&mut self, slice: u64) -> bool {
         match self.open.first() {
             Some(open) if open.slice == slice => open.next_slot < SLOTS,
@@ -76,7 +76,7 @@ impl Active {
 
     /// Appends a digest to the chunk that [`Active::has_room`] or [`Active::add_chunk`] made the
     /// first.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn append(&mut self, digest: Digest, column: u32) {
         let open = &mut self.open[0];
         let chunk = self.segment.chunk(open.number);

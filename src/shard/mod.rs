@@ -194,7 +194,7 @@ impl Shard {
 
     /// Marks the keys of which the filter alone can say that they are new, and calls `suspect` for
     /// the others. On an error, the number of the key that it struck; those before are decided.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn glance(
         &mut self,
         tools: &Tools,
@@ -265,7 +265,7 @@ impl Shard {
     }
 
     /// The one place where a key becomes known: journal, then publish.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn record(
         &mut self,
         tools: &Tools,
@@ -291,7 +291,7 @@ impl Shard {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn journal_new(
         &mut self,
         tools: &Tools,
@@ -307,7 +307,7 @@ impl Shard {
     }
 
     /// Writes the digest to the journal.
-    #[inline]
+    #[inline(always)]
     fn journal_digest(
         &mut self,
         tools: &Tools,
@@ -328,7 +328,7 @@ impl Shard {
     }
 
     /// Shows the digest to later calls.
-    #[inline]
+    #[inline(always)]
     fn publish(&mut self, digest: Digest, target: Target, place: Option<Place>) {
         let current = self.catalog.current;
         if let Some(filter) = &self.filter {

@@ -36,6 +36,8 @@ const ASKED: u32 = 41;
 pub(crate) struct Subject {
     clock: ManualClock,
     dir: TempDir,
+    /// Has another link to the header, whose inode tells the store that it is in its own place.
+    links: TempDir,
     files: BTreeMap<String, Vec<u8>>,
     copies: RefCell<TempDir>,
 }
@@ -73,7 +75,9 @@ impl Subject {
         for kind in ["STORE", "MANIFEST", "CLOCK", "journal-", "run-", "filter-"] {
             assert!(files.keys().any(|name| name.starts_with(kind)), "no {kind} to be damaged");
         }
-        Subject { clock, dir, files, copies: RefCell::new(fast_dir()) }
+        let links = fast_dir();
+        fs::hard_link(dir.path().join("STORE"), links.path().join("STORE")).unwrap();
+        Subject { clock, dir, links, files, copies: RefCell::new(fast_dir()) }
     }
 
     pub(crate) fn builder(&self, trust: Trust) -> Builder {
@@ -132,6 +136,9 @@ impl Subject {
     ) {
         let copies = self.copies.borrow_mut();
         let dir = if trust == Trust::SamePlace { self.dir.path() } else { copies.path() };
+        if trust == Trust::SamePlace && !dir.join("STORE").exists() {
+            fs::hard_link(self.links.path().join("STORE"), dir.join("STORE")).unwrap();
+        }
         self.copy_to(dir);
         harm(dir);
         let what = format!("{trust:?}, {what}");

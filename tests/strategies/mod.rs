@@ -44,12 +44,12 @@ pub(crate) fn shape(on_disk: bool, event_time: bool) -> impl Strategy<Value = Sh
 }
 
 fn scope() -> impl Strategy<Value = Option<u8>> {
-    prop_oneof![3 => Just(None), 1 => Just(Some(0)), 1 => Just(Some(1))]
+    prop_oneof![6 => Just(None), 1 => Just(Some(0)), 1 => Just(Some(1))]
 }
 
-/// Few keys, so that they meet again.
+/// Few keys, a few of them most of the time, so that they meet again.
 fn number() -> impl Strategy<Value = u32> {
-    0_u32..24
+    prop_oneof![3 => 0_u32..4, 1 => 0_u32..24]
 }
 
 fn id() -> impl Strategy<Value = Id> {
