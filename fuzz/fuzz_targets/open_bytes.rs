@@ -16,7 +16,7 @@ use tempfile::TempDir;
 const WINDOW: Duration = Duration::from_secs(60);
 const STEPS: u32 = 6;
 /// Enough for sealed files.
-const KEYS_PER_STEP: u32 = 450;
+const KEYS_PER_STEP: u32 = 1_000;
 
 /// A store that was closed, and the clock on which it was written.
 struct Template {
