@@ -396,7 +396,7 @@ impl View {
         newest: Option<&Sighting>,
         clock_ns: i64,
     ) -> KeyState {
-        if control.tombstones.contains_key(&digest) {
+        if control.tombstones.get(&digest).is_some_and(|tombstone| tombstone.revived == 0) {
             return KeyState::Forgotten;
         }
         if let Some(newest) = newest {

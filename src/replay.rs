@@ -13,13 +13,35 @@ pub(crate) struct OpenClaim {
     pub(crate) note: Vec<u8>,
 }
 
+/// What is known of a forgotten digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tombstone {
+    /// The newest slice that may hold a dead record.
+    pub(crate) newest: u64,
+    /// The slice in which it was seen again, older than `newest` (late, in event time); zero if it
+    /// was not. The key lives as long as that slice.
+    pub(crate) revived: u64,
+}
+
+impl Tombstone {
+    /// Notes that a digest was seen again in `slice`: the tombstone ends, unless dead records are
+    /// in newer slices.
+    pub(crate) fn revive(tombstones: &mut DigestMap<Tombstone>, digest: Digest, slice: u64) {
+        if let Some(tombstone) = tombstones.get_mut(&digest) {
+            tombstone.revived = slice;
+            if slice >= tombstone.newest {
+                tombstones.remove(&digest);
+            }
+        }
+    }
+}
+
 /// Claims and tombstones after all records so far. Records of one digest come in the order in which
 /// they were written.
 #[derive(Default)]
 pub(crate) struct Replay {
     pub(crate) claims: DigestMap<OpenClaim>,
-    /// Forgotten digests, with the newest slice that may hold them.
-    pub(crate) tombstones: DigestMap<u64>,
+    pub(crate) tombstones: DigestMap<Tombstone>,
     /// Which digest a token stands for.
     tokens: HashMap<u64, Digest>,
 }
@@ -30,11 +52,11 @@ impl Replay {
             Record::Tombstone { digest, slice } => {
                 self.claims.remove(&digest);
                 if slice > 0 {
-                    self.tombstones.insert(digest, slice);
+                    self.tombstones.insert(digest, Tombstone { newest: slice, revived: 0 });
                 }
             }
-            Record::Revived { digest } => {
-                self.tombstones.remove(&digest);
+            Record::Revived { digest, slice } => {
+                Tombstone::revive(&mut self.tombstones, digest, slice)
             }
             Record::Claim { digest, token, deadline_ns, note } => {
                 self.tokens.insert(token, digest);

@@ -6,10 +6,12 @@ use std::fs;
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{start, without_deadlock};
+use common::{fast_dir, start, without_deadlock};
 use onceonly::{Builder, Claim, Dedup, DigestKind, Error, ManualClock, Verdict};
 use tempfile::TempDir;
 
@@ -216,6 +218,32 @@ fn another_process_is_refused_until_the_owner_is_gone() {
         assert_eq!(store.stats().recovery.clean_close, !kill);
         assert!(!is_new(&store, "child"), "acknowledged by the former owner");
     }
+}
+
+/// A closed store is free at once, also while other threads start processes: a process that is just
+/// being started has the files of its parent, and with them the lock, for a moment.
+#[test]
+fn a_closed_store_is_free_while_other_threads_start_processes() {
+    without_deadlock(|| {
+        let dir = fast_dir();
+        let over = Arc::new(AtomicBool::new(false));
+        let starting = {
+            let over = Arc::clone(&over);
+            thread::spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    // What it runs does not matter, nor whether it is found.
+                    let _ = Command::new("true").status();
+                }
+            })
+        };
+        let locked = (0..1_000).find_map(|_| match builder().open(dir.path()) {
+            Ok(store) => store.close().err(),
+            Err(error) => Some(error),
+        });
+        over.store(true, Ordering::Relaxed);
+        starting.join().unwrap();
+        assert!(locked.is_none(), "{locked:?}");
+    });
 }
 
 /// A rolling update: the new owner waits until the old one has closed, and then has its keys.

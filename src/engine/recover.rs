@@ -92,13 +92,13 @@ fn restore_digests(
 
 /// Gives claims and tombstones to the shards.
 fn restore_control(engine: &Engine, control: Replay) -> Result<()> {
-    for (digest, slice) in control.tombstones {
+    for (digest, tombstone) in control.tombstones {
         let mut shard = engine.enter(engine.shard_of(digest))?;
-        if shard.catalog.is_live(slice) {
-            shard.count(slice, -1);
+        if shard.catalog.is_live(tombstone.newest) {
+            shard.count(tombstone.newest, -1);
             engine.tools.quota.give_back(1);
         }
-        shard.tombstones.insert(digest, slice);
+        shard.tombstones.insert(digest, tombstone);
     }
     for (digest, claim) in control.claims {
         let state = ClaimState {
@@ -119,7 +119,7 @@ fn settle_claims(engine: &Engine, call: &mut Call) -> Result<()> {
     for index in 0..engine.shards.len() {
         let mut shard = engine.enter(index)?;
         let oldest = shard.catalog.slices[0].sequence;
-        shard.tombstones.retain(|_, newest| *newest >= oldest);
+        shard.tombstones.retain(|_, tombstone| tombstone.newest >= oldest);
         let claimed: Vec<_> = shard.claims.keys().copied().collect();
         for digest in claimed {
             let mask = shard.suspects(digest);

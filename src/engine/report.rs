@@ -81,7 +81,8 @@ impl Engine {
             let sightings = sightings(shard, digest)?;
             let state = if let Some(claim) = shard.claims.get(&digest) {
                 KeyState::InFlight { token: claim.token, lease_left: claim.lease_left(now_ns) }
-            } else if shard.tombstones.contains_key(&digest) {
+            } else if shard.tombstones.contains_key(&digest) && shard.find(digest, mask)?.is_none()
+            {
                 KeyState::Forgotten
             } else if let Some(newest) = sightings.last() {
                 let end_ns = newest.before.as_unix_nanos();

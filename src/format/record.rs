@@ -24,8 +24,8 @@ pub(crate) enum Record<'a> {
     /// `forget`: all records of the digest up to here are dead, a claim on it is revoked. `slice` is
     /// the newest one that may hold it, zero if it was only claimed.
     Tombstone { digest: Digest, slice: u64 },
-    /// The digest was seen again after a tombstone.
-    Revived { digest: Digest },
+    /// The digest was seen again after a tombstone, in `slice`.
+    Revived { digest: Digest, slice: u64 },
     /// Claimed with `token` until `deadline_ns`.
     Claim { digest: Digest, token: u64, deadline_ns: i64, note: Cow<'a, [u8]> },
     /// The claim was committed; the digest itself is in a digest chunk.
@@ -49,7 +49,7 @@ impl Record<'_> {
         let none: &[u8] = &[];
         let (kind, fixed, fixed_words, payload) = match self {
             Record::Tombstone { digest, slice } => (1, [digest.hi, digest.lo, *slice, 0], 3, none),
-            Record::Revived { digest } => (2, [digest.hi, digest.lo, 0, 0], 2, none),
+            Record::Revived { digest, slice } => (2, [digest.hi, digest.lo, *slice, 0], 3, none),
             Record::Claim { digest, token, deadline_ns, note } => {
                 (3, [digest.hi, digest.lo, *token, deadline_ns.cast_unsigned()], 4, &**note)
             }
@@ -162,7 +162,7 @@ fn decode(
     };
     Ok(match kind {
         1 => Record::Tombstone { digest: digest()?, slice: word(2)? },
-        2 => Record::Revived { digest: digest()? },
+        2 => Record::Revived { digest: digest()?, slice: word(2)? },
         3 => Record::Claim {
             digest: digest()?,
             token: word(2)?,
@@ -202,7 +202,7 @@ mod tests {
             claim(b"12345678"),
             claim(b"123456789"),
             Record::Tombstone { digest, slice: 3 },
-            Record::Revived { digest },
+            Record::Revived { digest, slice: 2 },
             Record::Commit { token: u64::MAX },
             Record::Abandon { token: 0 },
             Record::Value { digest, slice: 4, payload: Cow::Borrowed(b"paid") },

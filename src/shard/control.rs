@@ -7,6 +7,7 @@ use super::{Call, Shard, Target, Tools};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::format::record::Record;
+use crate::replay::Tombstone;
 
 /// A claim in flight.
 #[derive(Clone, Debug)]
@@ -236,23 +237,31 @@ impl Shard {
         if live.is_none() && !self.claims.contains_key(&digest) {
             return Ok(false);
         }
-        let record = Record::Tombstone { digest, slice: live.unwrap_or(0) };
+        let dead = self.tombstones.get(&digest).map_or(0, |tombstone| tombstone.newest);
+        let newest = live.map_or(0, |slice| slice.max(dead));
+        let record = Record::Tombstone { digest, slice: newest };
         self.journal_control(tools, call, &record)?;
         self.drop_claim(tools, digest);
         let Some(slice) = live else { return Ok(false) };
-        self.tombstones.insert(digest, slice);
+        self.tombstones.insert(digest, Tombstone { newest, revived: 0 });
         self.count(slice, -1);
         tools.quota.give_back(1);
         self.counters.forgotten += 1;
         Ok(true)
     }
 
-    /// Ends a tombstone, because its digest was recorded again.
+    /// Notes in a tombstone that its digest was recorded again, in `slice`.
     #[cold]
-    pub(crate) fn revive(&mut self, tools: &Tools, call: &mut Call, digest: Digest) -> Result<()> {
+    pub(crate) fn revive(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        digest: Digest,
+        slice: u64,
+    ) -> Result<()> {
         if self.tombstones.contains_key(&digest) {
-            self.journal_control(tools, call, &Record::Revived { digest })?;
-            self.tombstones.remove(&digest);
+            self.journal_control(tools, call, &Record::Revived { digest, slice })?;
+            Tombstone::revive(&mut self.tombstones, digest, slice);
         }
         Ok(())
     }
@@ -261,9 +270,14 @@ impl Shard {
     pub(crate) fn carry_over(&mut self, tools: &Tools, call: &mut Call) -> Result<()> {
         // Tombstones first: one that follows a claim revokes it.
         let tombstones = std::mem::take(&mut self.tombstones);
-        let carried = tombstones.iter().try_for_each(|(digest, slice)| {
-            let record = Record::Tombstone { digest: *digest, slice: *slice };
-            self.journal_control(tools, call, &record)
+        let carried = tombstones.iter().try_for_each(|(digest, tombstone)| {
+            let (digest, slice) = (*digest, tombstone.revived);
+            let record = Record::Tombstone { digest, slice: tombstone.newest };
+            self.journal_control(tools, call, &record)?;
+            if slice == 0 {
+                return Ok(());
+            }
+            self.journal_control(tools, call, &Record::Revived { digest, slice })
         });
         self.tombstones = tombstones;
         carried?;

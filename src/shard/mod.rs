@@ -21,6 +21,7 @@ use crate::exact::index::Index;
 use crate::filter::{Filter, Place};
 use crate::journal::{Journal, Reservation};
 use crate::quota::Quota;
+use crate::replay::Tombstone;
 use crate::verdict::Verdict;
 
 /// What a shard works with; shared by all shards of a store.
@@ -82,8 +83,8 @@ pub(crate) struct Shard {
     /// Full, waiting to be sealed; oldest first.
     pub(crate) frozen: Vec<Arc<Active>>,
     pub(crate) claims: DigestMap<ClaimState>,
-    /// Forgotten digests, with the newest slice that may hold them.
-    pub(crate) tombstones: DigestMap<u64>,
+    /// Forgotten digests.
+    pub(crate) tombstones: DigestMap<Tombstone>,
     /// Keys recorded since the store was opened, by slice; the last one is the current slice's.
     pub(crate) counts: Vec<(u64, i64)>,
     pub(crate) counters: Counters,
@@ -140,7 +141,7 @@ impl Shard {
             live
         });
         let oldest = catalog.slices[0].sequence;
-        self.tombstones.retain(|_, newest| *newest >= oldest);
+        self.tombstones.retain(|_, tombstone| tombstone.newest >= oldest);
     }
 
     /// Columns that may hold the digest.
@@ -176,8 +177,13 @@ impl Shard {
 
     /// The newest live slice that holds the digest, `None` also when it was forgotten.
     pub(crate) fn find(&self, digest: Digest, mask: u64) -> Result<Option<u64>> {
-        if mask == 0 || (!self.tombstones.is_empty() && self.tombstones.contains_key(&digest)) {
+        if mask == 0 {
             return Ok(None);
+        }
+        if !self.tombstones.is_empty()
+            && let Some(tombstone) = self.tombstones.get(&digest)
+        {
+            return Ok(Some(tombstone.revived).filter(|slice| self.catalog.is_live(*slice)));
         }
         self.newest_slice(digest, mask)
     }
@@ -253,7 +259,7 @@ impl Shard {
             return Ok(Verdict::New);
         };
         if tools.refresh_on_duplicate && seen < target.slice {
-            self.journal_digest(tools, call, digest, target)?;
+            self.journal_new(tools, call, digest, target)?;
             self.publish(digest, target, None);
             // It counts for the slice it expires with.
             self.count(seen, -1);
@@ -301,7 +307,7 @@ impl Shard {
     ) -> Result<()> {
         self.journal_digest(tools, call, digest, target)?;
         if !self.tombstones.is_empty() {
-            self.revive(tools, call, digest)?;
+            self.revive(tools, call, digest, target.slice)?;
         }
         Ok(())
     }
