@@ -50,6 +50,8 @@ pub(crate) struct Sizes {
 pub(crate) const MERGE_AT: usize = 8;
 /// Segments hold this part of the expected keys, so that a slice has a few sealed parts.
 const SEGMENTS_PER_WINDOW: u64 = 40;
+/// Segments at a time: one being filled, one ready, and some waiting to be sealed.
+const SEGMENTS: u64 = 6;
 const MIN_SEGMENT_KEYS: u64 = 2_048;
 const MAX_SEGMENT_KEYS: u64 = 1 << 21;
 
@@ -99,8 +101,8 @@ impl Plan {
             / f64::from(columns.lanes())
             / f64::from(config.slices);
         Plan {
-            memory_bytes: grown + 2 * (segment + index),
-            disk_bytes: grown + 3 * segment + sealed + 4 * PAGE as u64,
+            memory_bytes: grown + SEGMENTS * (segment + index),
+            disk_bytes: grown + (SEGMENTS + 1) * segment + sealed + 4 * PAGE as u64,
             files: 4 + 2 + 4 + (slices + 1) * MERGE_AT as u64,
             memory_per_further_million: further(per_key),
             disk_per_further_million: further(per_key + 16.1),

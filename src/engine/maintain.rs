@@ -23,6 +23,9 @@ use crate::worker::{self, Heartbeat, Lane};
 /// Sealed parts of a slice that is over, from which on they are merged into one.
 const MERGE_CLOSED_AT: usize = 4;
 
+/// Full segments that may wait to be sealed in a store with a hard limit.
+const MOST_WAITING: usize = 2;
+
 #[derive(Default)]
 pub(super) struct Maintenance {
     pub(super) seal: Job,
@@ -98,6 +101,24 @@ impl Engine {
 
     pub(super) fn schedule_seal(&self) {
         self.schedule(Lane::Urgent, |m| &m.seal, |engine| engine.seal_due());
+    }
+
+    /// Has full segments sealed. Where memory is bounded, who fills segments faster than they are
+    /// sealed seals some himself.
+    #[cold]
+    pub(super) fn begin_sealing(&self) {
+        self.schedule_seal();
+        let busy = &self.maintenance;
+        let limited = self.tools.quota.is_limited() && busy.ready.load(Acquire);
+        if limited && self.tools.journal.full_segments().len() >= MOST_WAITING {
+            let _one = busy.seal.running.lock();
+            let _gate = busy.gate.read();
+            if !busy.stop.load(Acquire)
+                && let Err(error) = self.seal_due()
+            {
+                self.note_background_error(&error);
+            }
+        }
     }
 
     pub(super) fn schedule_merge(&self) {

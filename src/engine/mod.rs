@@ -110,7 +110,7 @@ impl Engine {
     #[inline(always)]
     fn finish(&self, call: Call) {
         if call.began_segment {
-            self.schedule_seal();
+            self.begin_sealing();
         }
         self.tools.journal.release(call.reservation);
     }

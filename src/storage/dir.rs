@@ -70,6 +70,12 @@ impl DirStorage {
     }
 }
 
+impl Drop for DirStorage {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
 /// A directory with other things in it and no store is most likely a wrong path.
 fn refuse_foreign(dir: &Path) -> Result<()> {
     let mut foreign = false;
@@ -292,7 +298,11 @@ impl Storage for DirStorage {
     }
 
     fn release(&self) {
-        *self.lock.lock() = None;
+        if let Some(lock) = self.lock.lock().take() {
+            // Closing alone would not do: a process that is just being started by another thread
+            // has the file too, and with it the lock, for a moment.
+            let _ = lock.unlock();
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
