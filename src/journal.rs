@@ -73,6 +73,11 @@ impl Segment {
         &self.region.cells::<Chunk>()[1 + index as usize]
     }
 
+    /// The memory of one chunk.
+    pub(crate) fn page(&self, index: u32) -> Region {
+        self.region.part((1 + index as usize) * PAGE, PAGE)
+    }
+
     /// Counts a record whose loss could bring a forgotten key back. Counted after it was written, so
     /// a process that dies in between leaves one record too many, never one too few.
     pub(crate) fn count_tombstone(&self) {

@@ -2,19 +2,20 @@
 //!
 //! Keys are taken in groups. While one group is decided, the filter lines of the next are on their
 //! way. A group is decided shard by shard, so that one lock serves several keys; what the filter
-//! cannot answer is fetched in a first pass and decided in a second. A shard that another thread
-//! holds is left for later.
+//! cannot answer is fetched in two steps (where the pages of sealed parts begin, then the page) and
+//! decided afterwards. A shard that another thread holds is left for later.
 
 use super::Engine;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::shard::{Call, Glance, Shard};
+use crate::shard::{Call, Shard, Target};
 use crate::verdict::{BatchError, Verdict};
 
 /// Keys of a group: enough to hide the latency, few enough that their lines stay in the first cache.
+/// A set of them is the bits of a word.
 const GROUP: usize = 64;
-/// Shards that are told apart by counting when a group is put in order; more are sorted.
-const PLACES: usize = 64;
+/// Sets of keys that are told apart by their shard; with more shards, several share one.
+const BUCKETS: usize = 64;
 
 /// A batch whose space is set aside.
 #[derive(Default)]
@@ -24,83 +25,88 @@ pub(super) struct Prepared {
     quota_keys: usize,
 }
 
-/// Up to [`GROUP`] digests of a batch, with the order in which they are decided.
+/// Up to [`GROUP`] digests of a batch, and which of them are in which shard.
 struct Group {
     digests: [Digest; GROUP],
     len: usize,
     /// Place in the batch of the first digest.
     first: usize,
+    /// The digests of each bucket of shards, and the buckets that have some.
+    members: [Keys; BUCKETS],
+    occupied: Keys,
+}
+
+/// Some keys of a group, by number, in the order they came.
+#[derive(Clone, Copy, Default)]
+struct Keys(u64);
+
+impl Keys {
+    #[inline(always)]
+    fn add(&mut self, number: usize) {
+        self.0 |= 1 << number;
+    }
+
+    /// Those from `number` on.
+    fn from(self, number: usize) -> Self {
+        Keys(self.0 & (u64::MAX << number))
+    }
+}
+
+impl Iterator for Keys {
+    type Item = usize;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        if self.0 == 0 {
+            return None;
+        }
+        let number = self.0.trailing_zeros() as usize;
+        self.0 &= self.0 - 1;
+        Some(number)
+    }
 }
 
 impl Group {
     fn new() -> Self {
-        Group { digests: [Digest { hi: 0, lo: 0 }; GROUP], len: 0, first: 0 }
+        Group {
+            digests: [Digest { hi: 0, lo: 0 }; GROUP],
+            len: 0,
+            first: 0,
+            members: [Keys(0); BUCKETS],
+            occupied: Keys(0),
+        }
     }
 
     /// Takes the next digests, and starts to fetch their lines of the filter.
     #[inline]
-    fn fill(&mut self, engine: &Engine, digests: &mut impl Iterator<Item = Digest>) {
-        self.first += self.len;
-        self.len = 0;
-        for digest in digests.take(GROUP) {
+    fn fill(&mut self, engine: &Engine, first: usize, digests: &mut impl Iterator<Item = Digest>) {
+        for bucket in self.occupied {
+            self.members[bucket] = Keys(0);
+        }
+        (self.first, self.len, self.occupied) = (first, 0, Keys(0));
+        let bits = engine.config.shard_bits.min(BUCKETS.ilog2());
+        for (number, digest) in digests.take(GROUP).enumerate() {
             engine.prefetch(digest);
-            self.digests[self.len] = digest;
-            self.len += 1;
+            let bucket = digest.shard(bits) % BUCKETS;
+            self.digests[number] = digest;
+            self.members[bucket].add(number);
+            self.occupied.add(bucket);
+            self.len = number + 1;
         }
     }
 
-    /// The digests' numbers, those of one shard together, each shard's in the order they came.
-    #[inline]
-    fn by_shard(&self, shard_bits: u32) -> [u8; GROUP] {
-        let bits = shard_bits.min(PLACES.ilog2());
-        if bits < shard_bits {
-            let mut order: [u8; GROUP] = std::array::from_fn(|number| number as u8);
-            let shard = |number: &u8| self.digests[usize::from(*number)].shard(shard_bits);
-            order[..self.len].sort_by_key(shard);
-            return order;
-        }
-        let mut starts = [0_u8; PLACES + 1];
-        for digest in &self.digests[..self.len] {
-            starts[digest.shard(bits) + 1] += 1;
-        }
-        for place in 1..=1 << bits {
-            starts[place] += starts[place - 1];
-        }
-        let mut order = [0; GROUP];
-        for (number, digest) in (0..).zip(&self.digests[..self.len]) {
-            let at = &mut starts[digest.shard(bits)];
-            order[usize::from(*at)] = number;
-            *at += 1;
-        }
-        order
+    fn keys(&self) -> Keys {
+        Keys(if self.len == 0 { 0 } else { u64::MAX >> (GROUP - self.len) })
     }
 }
 
-/// Some keys of a group.
-struct Numbers {
-    numbers: [u8; GROUP],
-    len: usize,
-}
-
-impl Numbers {
-    fn new() -> Self {
-        Numbers { numbers: [0; GROUP], len: 0 }
-    }
-
-    #[inline]
-    fn push(&mut self, number: u8) {
-        self.numbers[self.len] = number;
-        self.len += 1;
-    }
-
-    fn extend(&mut self, numbers: &[u8]) {
-        self.numbers[self.len..self.len + numbers.len()].copy_from_slice(numbers);
-        self.len += numbers.len();
-    }
-
-    fn as_slice(&self) -> &[u8] {
-        &self.numbers[..self.len]
-    }
+/// Keys of a group that the filter suspects.
+struct Suspects {
+    keys: Keys,
+    /// Those whose pages are not on their way yet.
+    waiting: Keys,
+    /// The columns that each is suspected in.
+    columns: [u64; GROUP],
 }
 
 impl Engine {
@@ -210,19 +216,13 @@ impl Engine {
     ) -> Result<(), BatchError> {
         // Most keys are new: that is written once, and only what differs afterwards.
         verdicts.resize(len, Verdict::New);
-        let mut decided = Decided { verdicts, failed: Vec::new(), error: None };
-        let (mut group, mut next) = (Group::new(), Group::new());
-        group.fill(self, &mut digests);
-        while group.len > 0 {
-            next.first = group.first + group.len;
-            next.len = 0;
-            next.fill(self, &mut digests);
-            self.decide_group(&mut batch.call, &group, &mut decided);
-            std::mem::swap(&mut group, &mut next);
-        }
-        let Decided { failed, error, .. } = decided;
-        let new = verdicts.iter().filter(|v| **v == Verdict::New).count() - failed.len();
-        self.finish_batch(batch, new);
+        let mut decided = Decided { verdicts, other: 0, failed: Vec::new(), error: None };
+        self.for_each_group(&mut digests, |group| {
+            self.decide_group(&mut batch.call, group, &mut decided);
+            true
+        });
+        let Decided { failed, error, other, .. } = decided;
+        self.finish_batch(batch, len - other - failed.len());
         match error {
             None => Ok(()),
             Some(error) => {
@@ -233,99 +233,143 @@ impl Engine {
         }
     }
 
+    /// Calls `work` with each group of a batch, while the lines of the next are on their way; ends
+    /// when it says so.
     #[inline]
-    fn decide_group(&self, call: &mut Call, group: &Group, decided: &mut Decided<'_>) {
-        let order = group.by_shard(self.config.shard_bits);
-        let mut suspects = Numbers::new();
-        let mut later = Numbers::new();
-        self.for_each_shard(group, &order[..group.len], Some(&mut later), |shard, numbers| {
-            self.glance_at(call, shard, group, numbers, &mut suspects, decided);
-        });
-        if later.len > 0 {
-            self.for_each_shard(group, later.as_slice(), None, |shard, numbers| {
-                self.glance_at(call, shard, group, numbers, &mut suspects, decided);
-            });
-        }
-        if suspects.len > 0 {
-            self.decide_suspects(call, group, &suspects, decided);
-        }
-    }
-
-    /// Calls `work` with each shard and the numbers of its keys, under the shard's lock. With
-    /// `later`, the numbers of shards that are held by others are put there instead.
-    #[inline]
-    fn for_each_shard(
+    fn for_each_group(
         &self,
-        group: &Group,
-        numbers: &[u8],
-        mut later: Option<&mut Numbers>,
-        mut work: impl FnMut(Result<&mut Shard>, &[u8]),
+        digests: &mut impl Iterator<Item = Digest>,
+        mut work: impl FnMut(&Group) -> bool,
     ) {
-        let bits = self.config.shard_bits;
-        let mut at = 0;
-        while at < numbers.len() {
-            let index = group.digests[usize::from(numbers[at])].shard(bits);
-            let same = |number: &u8| group.digests[usize::from(*number)].shard(bits) == index;
-            let count = 1 + numbers[at + 1..].iter().take_while(|number| same(number)).count();
-            let part = &numbers[at..at + count];
-            at += count;
-            let mut guard = match (self.shards[index].try_lock(), &mut later) {
-                (Some(guard), _) => guard,
-                (None, Some(later)) => {
-                    later.extend(part);
-                    continue;
-                }
-                (None, None) => self.shards[index].lock(),
-            };
-            match self.update(&mut guard) {
-                Ok(()) => work(Ok(&mut guard), part),
-                Err(error) => work(Err(error), part),
+        let mut group = Group::new();
+        group.fill(self, 0, digests);
+        if group.len < GROUP {
+            work(&group);
+            return;
+        }
+        let mut groups = [group, Group::new()];
+        let mut first = 0;
+        for turn in 0.. {
+            let [even, odd] = &mut groups;
+            let (group, next) = if turn % 2 == 0 { (even, odd) } else { (odd, even) };
+            first += group.len;
+            next.fill(self, first, digests);
+            if !work(group) || next.len == 0 {
+                return;
             }
         }
     }
 
     #[inline]
-    fn glance_at(
+    fn decide_group(&self, call: &mut Call, group: &Group, decided: &mut Decided<'_>) {
+        let mut suspects = Suspects { keys: Keys(0), waiting: Keys(0), columns: [0; GROUP] };
+        let later = self.for_each_shard(group, group.keys(), true, |shard, keys| {
+            self.glance(call, shard, group, keys, &mut suspects, decided);
+        });
+        if later.0 != 0 {
+            self.for_each_shard(group, later, false, |shard, keys| {
+                self.glance(call, shard, group, keys, &mut suspects, decided);
+            });
+        }
+        if suspects.keys.0 != 0 {
+            self.decide_suspects(call, group, suspects.keys, decided);
+        }
+    }
+
+    /// Calls `work` with each shard and those of `which` that are its keys, under the shard's lock.
+    /// With `leave_held`, the keys of shards that others hold are returned instead.
+    #[inline(always)]
+    fn for_each_shard(
+        &self,
+        group: &Group,
+        which: Keys,
+        leave_held: bool,
+        mut work: impl FnMut(Result<&mut Shard>, Keys),
+    ) -> Keys {
+        let bits = self.config.shard_bits;
+        let mut left = Keys(0);
+        for bucket in group.occupied {
+            let mut rest = Keys(group.members[bucket].0 & which.0);
+            while let Some(first) = rest.clone().next() {
+                let index = group.digests[first].shard(bits);
+                let mut keys = rest;
+                if 1 << bits > BUCKETS {
+                    let same = |number: &usize| group.digests[*number].shard(bits) == index;
+                    keys = Keys(rest.filter(same).fold(0, |set, number| set | 1 << number));
+                }
+                rest.0 &= !keys.0;
+                let mut guard = match self.shards[index].try_lock() {
+                    Some(guard) => guard,
+                    None if leave_held => {
+                        left.0 |= keys.0;
+                        continue;
+                    }
+                    None => self.shards[index].lock(),
+                };
+                match self.update(&mut guard) {
+                    Ok(()) => work(Ok(&mut guard), keys),
+                    Err(error) => work(Err(error), keys),
+                }
+            }
+        }
+        left
+    }
+
+    /// Marks the keys of one shard of which the filter alone can say that they are new.
+    #[inline(always)]
+    fn glance(
         &self,
         call: &mut Call,
         shard: Result<&mut Shard>,
         group: &Group,
-        numbers: &[u8],
-        suspects: &mut Numbers,
+        keys: Keys,
+        suspects: &mut Suspects,
         decided: &mut Decided<'_>,
     ) {
-        let keys = Glance { digests: &group.digests, numbers };
-        let (struck, error) = match shard {
-            Ok(shard) => match shard.glance(&self.tools, call, &keys, |n| suspects.push(n)) {
-                Ok(()) => return,
-                Err(struck) => struck,
-            },
-            Err(error) => (numbers[0], error),
+        let shard = match shard {
+            Ok(shard) => shard,
+            Err(error) => return decided.fail_all(group.first, keys, error),
         };
-        // The keys before are decided, those from here on are not.
-        let undecided = numbers.iter().skip_while(|number| **number != struck);
-        undecided.for_each(|number| decided.failed.push(group.first + usize::from(*number)));
-        decided.error.get_or_insert(error);
+        let target = shard.current();
+        let earlier = std::mem::take(&mut suspects.waiting);
+        for number in keys {
+            let digest = group.digests[number];
+            match shard.mark_if_new(&self.tools, call, digest, target) {
+                Ok(None) => {}
+                Ok(Some(columns)) => {
+                    shard.prefetch_fences(digest, columns);
+                    suspects.columns[number] = columns;
+                    suspects.keys.add(number);
+                    suspects.waiting.add(number);
+                }
+                Err(error) => return decided.fail_all(group.first, keys.from(number), error),
+            }
+        }
+        // What was found in the shard before has arrived by now.
+        for number in earlier {
+            shard.prefetch_pages(group.digests[number], suspects.columns[number]);
+        }
     }
 
+    #[inline(never)]
     fn decide_suspects(
         &self,
         call: &mut Call,
         group: &Group,
-        suspects: &Numbers,
+        suspects: Keys,
         decided: &mut Decided<'_>,
     ) {
-        self.for_each_shard(group, suspects.as_slice(), None, |mut shard, numbers| {
-            for number in numbers.iter().map(|number| usize::from(*number)) {
-                let verdict = match &mut shard {
-                    Ok(shard) => {
-                        let (digest, target) = (group.digests[number], shard.current());
-                        shard.observe(&self.tools, call, digest, target, || self.time.now())
-                    }
-                    Err(_) => Err(Error::Closed),
-                };
-                match verdict {
-                    Ok(verdict) => decided.verdicts[group.first + number] = verdict,
+        self.for_each_shard(group, suspects, false, |shard, keys| {
+            let shard = match shard {
+                Ok(shard) => shard,
+                Err(error) => return decided.fail_all(group.first, keys, error),
+            };
+            let target: Target = shard.current();
+            for number in keys {
+                let digest = group.digests[number];
+                match shard.observe(&self.tools, call, digest, target, || self.time.now()) {
+                    Ok(Verdict::New) => {}
+                    Ok(verdict) => decided.set(group.first + number, verdict),
                     Err(error) => decided.fail(group.first + number, error),
                 }
             }
@@ -353,42 +397,48 @@ impl Engine {
         mut digests: impl Iterator<Item = Digest>,
         mut work: impl FnMut(&mut Shard, usize, Digest) -> Result<()>,
     ) -> Result<()> {
-        let mut error = None;
-        let (mut group, mut next) = (Group::new(), Group::new());
-        group.fill(self, &mut digests);
-        while group.len > 0 && error.is_none() {
-            next.first = group.first + group.len;
-            next.len = 0;
-            next.fill(self, &mut digests);
-            let order = group.by_shard(self.config.shard_bits);
-            self.for_each_shard(&group, &order[..group.len], None, |shard, numbers| {
-                if error.is_some() {
-                    return;
+        let mut done = Ok(());
+        self.for_each_group(&mut digests, |group| {
+            self.for_each_shard(group, group.keys(), false, |shard, mut keys| {
+                if done.is_ok() {
+                    done = shard.and_then(|shard| {
+                        keys.try_for_each(|number| {
+                            work(shard, group.first + number, group.digests[number])
+                        })
+                    });
                 }
-                let done = shard.and_then(|shard| {
-                    numbers.iter().map(|number| usize::from(*number)).try_for_each(|number| {
-                        work(shard, group.first + number, group.digests[number])
-                    })
-                });
-                error = done.err();
             });
-            std::mem::swap(&mut group, &mut next);
-        }
-        error.map_or(Ok(()), Err)
+            done.is_ok()
+        });
+        done
     }
 }
 
 /// Where the verdicts of a batch go.
 struct Decided<'a> {
     verdicts: &'a mut Vec<Verdict>,
+    /// How many are not `New`.
+    other: usize,
     failed: Vec<usize>,
     error: Option<Error>,
 }
 
 impl Decided<'_> {
+    #[inline]
+    fn set(&mut self, at: usize, verdict: Verdict) {
+        self.verdicts[at] = verdict;
+        self.other += 1;
+    }
+
     #[cold]
     fn fail(&mut self, at: usize, error: Error) {
         self.failed.push(at);
+        self.error.get_or_insert(error);
+    }
+
+    #[cold]
+    fn fail_all(&mut self, first: usize, keys: Keys, error: Error) {
+        self.failed.extend(keys.map(|number| first + number));
         self.error.get_or_insert(error);
     }
 }

@@ -24,7 +24,7 @@ use crate::digest::{Digest, KeyHasher};
 use crate::error::{Error, Result};
 use crate::format::header::StoreHeader;
 use crate::ledger::Ledger;
-use crate::shard::{Call, Glance, Shard, Tools};
+use crate::shard::{Call, Shard, Tools};
 use crate::stats::RecoveryReport;
 use crate::time::Timestamp;
 use crate::verdict::Verdict;
@@ -187,18 +187,45 @@ impl Engine {
 
     #[inline]
     pub(crate) fn observe(&self, digest: Digest) -> Result<Verdict> {
+        // First of all: the miss takes longer than everything else.
+        self.prefetch(digest);
         self.require_event_time(false, "observe")?;
         self.tick();
-        self.prefetch(digest);
-        self.with_shard(digest, |shard, call| {
-            let (mut suspected, keys) = (false, Glance { digests: &[digest], numbers: &[0] });
-            shard.glance(&self.tools, call, &keys, |_| suspected = true).map_err(|(_, e)| e)?;
-            if !suspected {
-                return Ok(Verdict::New);
+        let mut call = Call::default();
+        let mut shard = self.enter(self.shard_of(digest))?;
+        let target = shard.current();
+        match shard.mark_if_new(&self.tools, &mut call, digest, target) {
+            Ok(None) => {
+                drop(shard);
+                self.finish(call);
+                Ok(Verdict::New)
             }
+            suspected => self.observe_suspected(shard, call, digest, suspected.map(|_| ())),
+        }
+    }
+
+    /// The rest of [`Engine::observe`], for keys that the filter suspects and for errors.
+    #[inline(never)]
+    fn observe_suspected(
+        &self,
+        mut shard: MutexGuard<'_, Shard>,
+        mut call: Call,
+        digest: Digest,
+        so_far: Result<()>,
+    ) -> Result<Verdict> {
+        let mut decide = |shard: &mut Shard| {
             let target = shard.current();
-            shard.observe(&self.tools, call, digest, target, || self.time.now())
-        })
+            shard.observe(&self.tools, &mut call, digest, target, || self.time.now())
+        };
+        let mut verdict = so_far.and_then(|()| decide(&mut shard));
+        drop(shard);
+        if let Err(Error::Full { .. }) = verdict {
+            self.count_out_expired();
+            let shard = self.enter(self.shard_of(digest));
+            verdict = shard.and_then(|mut shard| decide(&mut shard));
+        }
+        self.finish(call);
+        verdict
     }
 
     pub(crate) fn contains(&self, digest: Digest) -> Result<bool> {

@@ -126,7 +126,7 @@ fn add_shard(stats: &mut Stats, shard: &Shard) {
         stats.memory_bytes += unsealed.memory_bytes();
     }
     // Forgotten keys of before count down, so a part may be negative; the sum is not.
-    let live = shard.counts.iter().map(|(_, keys)| keys).sum::<i64>();
+    let live = shard.keys_recorded();
     stats.keys_live = stats.keys_live.wrapping_add_signed(live);
     for frozen in &shard.frozen {
         stats.memory_bytes += frozen.records() * 16;

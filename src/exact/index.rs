@@ -56,7 +56,7 @@ impl Index {
         self.heads[bucket] = Index::fingerprint(digest) | position as u32;
     }
 
-    /// Fetches the bucket of a digest that is inserted soon.
+    /// Fetches the bucket of a digest that is inserted or asked for soon.
     #[inline]
     pub(crate) fn prefetch(&self, digest: Digest) {
         prefetch(&self.heads[self.bucket(digest)]);

@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::format::header::{FILE_HEADER_LEN, FileHeader, FileKind};
 use crate::format::names::{self, Kind};
 use crate::format::{PAGE, StoreId};
-use crate::storage::{FileWriter, Region, Storage, prefetch};
+use crate::storage::{Advice, FileWriter, Region, Storage, prefetch};
 
 /// Digests of a page.
 const PER_PAGE: usize = PAGE / 16;
@@ -112,12 +112,15 @@ impl RunWriter {
         let fields = [self.slice, self.written, self.pages as u64, checksum(&self.index), 0, 0];
         let header = FileHeader { kind: FileKind::Run, store, id: self.file, fields };
         self.out.write_at(0, &header.encode())?;
+        let region = self.out.map()?;
+        // Else each page would fault when first looked up, and drop prefetches until then.
+        region.advise(Advice::PopulateRead);
         Ok(Run {
             file: self.file,
             slice: self.slice,
             keys: self.written,
             path: self.path,
-            region: self.out.map()?,
+            region,
             pages: self.pages,
             verified: Box::new([]),
         })
@@ -217,6 +220,13 @@ impl Run {
         let len = self.len_of(page);
         let span = (high.saturating_sub(low) >> 8).max(1);
         (((hi.saturating_sub(low)) / span).min(255) as usize * len / PER_PAGE).min(len - 1)
+    }
+
+    /// Fetches the line of the index that a look-up reads first.
+    #[inline]
+    pub(crate) fn prefetch_fence(&self, digest: Digest) {
+        let index = self.index();
+        prefetch(&index[((u128::from(digest.hi) * index.len() as u128) >> 64) as usize]);
     }
 
     /// Fetches the line where `digest` most likely lies.

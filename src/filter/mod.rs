@@ -33,6 +33,10 @@ pub(crate) struct Filter {
     blocks: u32,
     columns: Columns,
     row: RowWidth,
+    /// The number of the last row, in each byte.
+    last_row: u64,
+    /// Several keys share a row side by side.
+    has_lanes: bool,
     clear: clear::ClearFn,
 }
 
@@ -97,6 +101,7 @@ impl Columns {
     }
 
     /// Columns of the `lag` slices up to and including `sequence`.
+    #[inline(never)]
     fn newest(self, sequence: u64, lag: u32) -> u64 {
         if lag == 1 {
             return 1 << self.of(sequence);
@@ -161,13 +166,13 @@ const fn repeat(byte: u8) -> u64 {
 }
 
 /// Rows of a key, one a byte: eight at once, because the epoch's row has to be avoided in each.
+/// `last` is the number of the last row in each byte, one less than a power of two up to 128.
 #[inline(always)]
-fn row_numbers<R: Row>(rows: u64) -> u64 {
-    const { assert!(R::ROWS.is_power_of_two() && R::ROWS <= 128) };
-    let last = (R::ROWS - 1) as u8;
-    let picked = rows & repeat(last);
-    // A byte that is the last row reaches ROWS when one is added; half of that flips it away.
-    let is_last = (picked + repeat(1)) & repeat(last + 1);
+fn row_numbers(rows: u64, last: u64) -> u64 {
+    let picked = rows & last;
+    // A byte that is the last row reaches the number of rows when one is added; half of that flips
+    // it away.
+    let is_last = (picked + repeat(1)) & (last + repeat(1));
     picked ^ (is_last >> 1)
 }
 
@@ -187,7 +192,9 @@ impl Filter {
             4 => RowWidth::Four,
             _ => RowWidth::Eight,
         };
-        Filter { region, blocks, columns, row, clear: clear::choose() }
+        let last_row = repeat(columns.usable_rows() as u8);
+        let has_lanes = columns.lanes() > 1;
+        Filter { region, blocks, columns, row, last_row, has_lanes, clear: clear::choose() }
     }
 
     #[inline]
@@ -195,12 +202,7 @@ impl Filter {
         // Lemire's multiply-shift reduction of 32 bits to the number of blocks.
         let block = ((digest.lo >> 32) * u64::from(self.blocks)) >> 32;
         let bits = digest.lo << 32 | (digest.hi & 0xffff_ffff);
-        let rows = match self.row {
-            RowWidth::One => row_numbers::<u8>(bits),
-            RowWidth::Two => row_numbers::<u16>(bits),
-            RowWidth::Four => row_numbers::<u32>(bits),
-            RowWidth::Eight => row_numbers::<u64>(bits),
-        };
+        let rows = row_numbers(bits, self.last_row);
         Place { block: block as u32, rows, lane_shift: self.lane_shift(bits) }
     }
 
@@ -222,6 +224,15 @@ impl Filter {
     pub(crate) fn probe(&self, place: Place, newest: u64) -> u64 {
         match self.row {
             RowWidth::One => self.probe_rows::<u8>(place, newest),
+            _ => self.probe_wide(place, newest),
+        }
+    }
+
+    /// Apart, so that the code for the default width stays small.
+    #[inline(never)]
+    fn probe_wide(&self, place: Place, newest: u64) -> u64 {
+        match self.row {
+            RowWidth::One => self.probe_rows::<u8>(place, newest),
             RowWidth::Two => self.probe_rows::<u16>(place, newest),
             RowWidth::Four => self.probe_rows::<u32>(place, newest),
             RowWidth::Eight => self.probe_rows::<u64>(place, newest),
@@ -237,16 +248,16 @@ impl Filter {
             mask &= R::load(block, rows);
             rows >>= 8;
         }
-        if R::ROWS == BLOCK {
+        if self.has_lanes {
             mask = mask >> place.lane_shift & self.columns.all();
         }
-        if mask != 0 {
-            let lag = self.lag(place.block, newest);
-            if lag != 0 {
-                mask &= !self.columns.newest(newest, lag);
-            }
+        if mask == 0 {
+            return 0;
         }
-        mask
+        match self.lag(place.block, newest) {
+            0 => mask,
+            lag => mask & !self.columns.newest(newest, lag),
+        }
     }
 
     /// Marks the digest in `column`, as of slice `newest`.
@@ -256,6 +267,14 @@ impl Filter {
         if lag != 0 {
             self.catch_up(place.block, newest, lag);
         }
+        match self.row {
+            RowWidth::One => self.insert_rows::<u8>(place, column),
+            _ => self.insert_wide(place, column),
+        }
+    }
+
+    #[inline(never)]
+    fn insert_wide(&self, place: Place, column: u32) {
         match self.row {
             RowWidth::One => self.insert_rows::<u8>(place, column),
             RowWidth::Two => self.insert_rows::<u16>(place, column),
@@ -269,7 +288,7 @@ impl Filter {
         let block = self.block::<R>(place.block);
         let mut rows = place.rows;
         let mut bit = 1 << column;
-        if R::ROWS == BLOCK {
+        if self.has_lanes {
             bit <<= place.lane_shift;
         }
         for _ in 0..R::HASHES {
@@ -280,10 +299,14 @@ impl Filter {
 
     #[inline(always)]
     fn lane_shift(&self, bits: u64) -> u32 {
+        if self.has_lanes { self.lane_of(bits) } else { 0 }
+    }
+
+    #[cold]
+    fn lane_of(&self, bits: u64) -> u32 {
         match self.columns.0 {
             2 => 2 * ((bits >> 63) as u32 * 2 + (bits >> 55 & 1) as u32),
-            4 => 4 * (bits >> 63) as u32,
-            _ => 0,
+            _ => 4 * (bits >> 63) as u32,
         }
     }
 

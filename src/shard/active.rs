@@ -5,10 +5,10 @@ use std::sync::Arc;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::exact::index::Index;
-use crate::format::chunk::{self, ChunkKind, SLOTS};
+use crate::format::chunk::{self, Chunk, ChunkKind, SLOTS};
 use crate::format::record::{Cursor, Record};
 use crate::journal::{Journal, Reservation, Segment};
-use crate::storage::prefetch;
+use crate::storage::{Region, prefetch};
 
 /// Words between the record that is written and the line that is fetched.
 const AHEAD: usize = 16;
@@ -21,8 +21,10 @@ pub(crate) struct Active {
     /// Chunks of digests in the order in which they were taken; the position of a record is the
     /// place of its chunk in this list, times the slots of a chunk, plus its slot.
     chunks: Vec<(u32, u64)>,
-    /// The chunk of each slice that is being filled, the one used last first.
-    open: Vec<OpenChunk>,
+    /// The chunk that is written now.
+    tail: Option<OpenChunk>,
+    /// Those of other slices that are being filled.
+    others: Vec<OpenChunk>,
     control: Option<(u32, Cursor)>,
     index: Index,
     /// Columns of the slices that have records here.
@@ -33,35 +35,49 @@ struct OpenChunk {
     slice: u64,
     /// Its place in the list of chunks.
     local: usize,
-    /// Its place in the segment.
-    number: u32,
+    page: Region,
     next_slot: usize,
+}
+
+impl OpenChunk {
+    #[inline(always)]
+    fn chunk(&self) -> &Chunk {
+        &self.page.cells::<Chunk>()[0]
+    }
 }
 
 impl Active {
     pub(crate) fn new(segment: Arc<Segment>, index: Index) -> Self {
-        Active { segment, chunks: Vec::new(), open: Vec::new(), control: None, index, columns: 0 }
+        Active {
+            segment,
+            chunks: Vec::new(),
+            tail: None,
+            others: Vec::new(),
+            control: None,
+            index,
+            columns: 0,
+        }
     }
 
     /// Whether a digest of `slice` fits without another chunk.
     #[inline(always)]
     pub(crate) fn has_room(&mut self, slice: u64) -> bool {
-        match self.open.first() {
+        match &self.tail {
             Some(open) if open.slice == slice => open.next_slot < SLOTS,
             _ => self.turn_to(slice),
         }
     }
 
-    /// Makes the chunk of `slice` the first.
+    /// Goes on with the chunk of `slice`, if there is one.
     #[cold]
     fn turn_to(&mut self, slice: u64) -> bool {
-        match self.open.iter().position(|open| open.slice == slice) {
-            Some(at) => {
-                self.open.swap(0, at);
-                self.open[0].next_slot < SLOTS
-            }
-            None => false,
-        }
+        let Some(at) = self.others.iter().position(|open| open.slice == slice) else {
+            return false;
+        };
+        let other = self.others.swap_remove(at);
+        let has_room = other.next_slot < SLOTS;
+        self.others.extend(self.tail.replace(other));
+        has_room
     }
 
     /// Puts a fresh chunk of the segment to use for `slice`.
@@ -70,34 +86,37 @@ impl Active {
         chunk::publish(self.segment.chunk(taken), kind, self.segment.id, taken as usize);
         let local = self.chunks.len();
         self.chunks.push((taken, slice));
-        self.open.retain(|open| open.slice != slice);
-        self.open.insert(0, OpenChunk { slice, local, number: taken, next_slot: 1 });
+        self.others.retain(|open| open.slice != slice);
+        let open = OpenChunk { slice, local, page: self.segment.page(taken), next_slot: 1 };
+        let last = self.tail.replace(open);
+        self.others.extend(last.filter(|last| last.slice != slice));
     }
 
-    /// Appends a digest to the chunk that [`Active::has_room`] or [`Active::add_chunk`] made the
-    /// first.
+    /// Appends a digest to the chunk that [`Active::has_room`] or [`Active::add_chunk`] turned to.
     #[inline(always)]
     pub(crate) fn append(&mut self, digest: Digest, column: u32) {
-        let open = &mut self.open[0];
-        let chunk = self.segment.chunk(open.number);
-        chunk::write_digest(chunk, open.next_slot, digest);
-        // The line after the next is on its way when its turn comes.
-        prefetch(&chunk[(2 * open.next_slot + AHEAD) % chunk.len()]);
+        let Some(open) = &mut self.tail else { return };
+        let slot = open.next_slot;
         open.next_slot += 1;
-        if open.next_slot == SLOTS {
-            self.index_first();
-        }
+        let chunk = open.chunk();
+        chunk::write_digest(chunk, slot, digest);
+        // The line after the next is on its way when its turn comes.
+        prefetch(&chunk[(2 * slot + AHEAD) % chunk.len()]);
         self.columns |= 1 << column;
+        if slot + 1 == SLOTS {
+            self.index_tail();
+        }
     }
 
-    /// Indexes the records of the first open chunk, which is full. All at once, because their
+    /// Indexes the records of the chunk that is written, which is full. All at once, because their
     /// buckets are anywhere: one after the other each would wait for its cache line.
     #[cold]
-    fn index_first(&mut self) {
-        let open = &self.open[0];
+    #[inline(never)]
+    fn index_tail(&mut self) {
+        let Some(open) = &self.tail else { return };
         let first = open.local * SLOTS;
         self.index.reserve(first + SLOTS);
-        let chunk = self.segment.chunk(open.number);
+        let chunk = open.chunk();
         for slot in 1..SLOTS {
             if let Some(later) = chunk::read_digest(chunk, (slot + BUCKETS_AHEAD).min(SLOTS - 1)) {
                 self.index.prefetch(later);
@@ -108,14 +127,17 @@ impl Active {
         }
     }
 
+    fn open_chunks(&self) -> impl Iterator<Item = &OpenChunk> {
+        self.tail.iter().chain(&self.others)
+    }
+
     /// Slices of records that are not indexed yet: those of chunks that are being filled.
     #[inline]
     fn find_unindexed(&self, digest: Digest) -> impl Iterator<Item = u64> + '_ {
         let holds = move |open: &&OpenChunk| {
-            let chunk = self.segment.chunk(open.number);
-            open.next_slot < SLOTS && chunk::holds(chunk, open.next_slot, digest)
+            open.next_slot < SLOTS && chunk::holds(open.chunk(), open.next_slot, digest)
         };
-        self.open.iter().filter(holds).map(|open| open.slice)
+        self.open_chunks().filter(holds).map(|open| open.slice)
     }
 
     /// The newest live slice that holds the digest here.
@@ -141,12 +163,11 @@ impl Active {
         indexed.max(self.find_unindexed(digest).filter(|slice| is_live(*slice)).max())
     }
 
-    /// Fetches the newest record that may hold the digest.
+    /// Fetches where the look-up of a digest that is suspected in `mask` begins.
     #[inline]
-    pub(crate) fn prefetch(&self, digest: Digest) {
-        if let Some(position) = self.index.candidates(digest).next() {
-            let (number, _) = self.chunks[position / SLOTS];
-            prefetch(&self.segment.chunk(number)[position % SLOTS * 2]);
+    pub(crate) fn prefetch(&self, digest: Digest, mask: u64) {
+        if self.columns & mask != 0 {
+            self.index.prefetch(digest);
         }
     }
 
@@ -193,7 +214,7 @@ impl Active {
     pub(crate) fn keys_by_slice(&self) -> Vec<(u64, u64)> {
         let mut keys: Vec<(u64, u64)> = Vec::new();
         for (local, (_, slice)) in self.chunks.iter().enumerate() {
-            let open = self.open.iter().find(|open| open.local == local);
+            let open = self.open_chunks().find(|open| open.local == local);
             let here = open.map_or(SLOTS, |open| open.next_slot) as u64 - 1;
             match keys.iter_mut().find(|(counted, _)| counted == slice) {
                 Some((_, sum)) => *sum += here,

@@ -85,8 +85,9 @@ pub(crate) struct Shard {
     pub(crate) claims: DigestMap<ClaimState>,
     /// Forgotten digests.
     pub(crate) tombstones: DigestMap<Tombstone>,
-    /// Keys recorded since the store was opened, by slice; the last one is the current slice's.
-    pub(crate) counts: Vec<(u64, i64)>,
+    /// Keys recorded since the store was opened, by slice; the one counted last, and the others.
+    counted: (u64, i64),
+    counted_before: Vec<(u64, i64)>,
     pub(crate) counters: Counters,
     pub(crate) closed: bool,
 }
@@ -96,13 +97,6 @@ pub(crate) struct Shard {
 pub(crate) struct Target {
     pub(crate) slice: u64,
     pub(crate) column: u32,
-}
-
-/// Keys of a batch, or one key alone, that are looked at together.
-pub(crate) struct Glance<'a> {
-    pub(crate) digests: &'a [Digest],
-    /// Which of them, in the order in which they are decided.
-    pub(crate) numbers: &'a [u8],
 }
 
 impl Shard {
@@ -115,7 +109,8 @@ impl Shard {
             frozen: Vec::new(),
             claims: DigestMap::default(),
             tombstones: DigestMap::default(),
-            counts: Vec::new(),
+            counted: (0, 0),
+            counted_before: Vec::new(),
             counters: Counters::default(),
             closed: false,
         }
@@ -133,7 +128,8 @@ impl Shard {
             return;
         }
         self.catalog = Arc::clone(catalog);
-        self.counts.retain(|(slice, keys)| {
+        self.counted_before.push(std::mem::take(&mut self.counted));
+        self.counted_before.retain(|(slice, keys)| {
             let live = catalog.is_live(*slice);
             if !live {
                 quota.give_back(*keys);
@@ -198,43 +194,41 @@ impl Shard {
         Ok(found)
     }
 
-    /// Marks the keys of which the filter alone can say that they are new, and calls `suspect` for
-    /// the others. On an error, the number of the key that it struck; those before are decided.
+    /// Marks a key of which the filter alone can say that it is new; else the columns to look in.
     #[inline(always)]
-    pub(crate) fn glance(
+    pub(crate) fn mark_if_new(
         &mut self,
         tools: &Tools,
         call: &mut Call,
-        keys: &Glance<'_>,
-        mut suspect: impl FnMut(u8),
-    ) -> Result<(), (u8, Error)> {
-        let (target, live) = (self.current(), self.catalog.live_columns);
-        let looked_up = !self.claims.is_empty();
-        for number in keys.numbers {
-            let digest = keys.digests[usize::from(*number)];
-            let (place, mask) = match &self.filter {
-                Some(filter) => {
-                    let place = filter.place(digest);
-                    (Some(place), filter.probe(place, target.slice) & live)
-                }
-                None => (None, live),
-            };
-            if mask != 0 || looked_up {
-                self.prefetch_suspects(digest, mask);
-                suspect(*number);
-            } else if let Err(error) = self.record(tools, call, digest, target, place) {
-                return Err((*number, error));
-            }
+        digest: Digest,
+        target: Target,
+    ) -> Result<Option<u64>> {
+        let live = self.catalog.live_columns;
+        let Some(filter) = &self.filter else { return Ok(Some(live)) };
+        let place = filter.place(digest);
+        let mask = filter.probe(place, target.slice) & live;
+        if mask != 0 || !self.claims.is_empty() {
+            return Ok(Some(mask));
         }
-        Ok(())
+        self.record(tools, call, digest, target, Some(place))?;
+        Ok(None)
     }
 
-    /// Starts to fetch what [`Shard::observe`] will read for a suspected digest.
+    /// Starts to fetch where to look for a suspected digest.
     #[inline]
-    fn prefetch_suspects(&self, digest: Digest, mask: u64) {
+    pub(crate) fn prefetch_fences(&self, digest: Digest, mask: u64) {
         if let Some(active) = &self.active {
-            active.prefetch(digest);
+            active.prefetch(digest, mask);
         }
+        for slice in self.catalog.suspects(mask) {
+            slice.runs.iter().for_each(|run| run.prefetch_fence(digest));
+        }
+    }
+
+    /// Starts to fetch what [`Shard::observe`] will read of sealed parts, once that has arrived. The
+    /// digest may be another shard's.
+    #[inline]
+    pub(crate) fn prefetch_pages(&self, digest: Digest, mask: u64) {
         for slice in self.catalog.suspects(mask) {
             slice.runs.iter().for_each(|run| run.prefetch(digest));
         }
@@ -280,21 +274,34 @@ impl Shard {
         target: Target,
         place: Option<Place>,
     ) -> Result<()> {
-        let limited = tools.quota.is_limited();
-        if limited && !call.quota_taken {
-            tools.quota.take(1)?;
-        }
-        let journaled = self.journal_new(tools, call, digest, target);
-        if let Err(error) = journaled {
-            if limited && !call.quota_taken {
-                tools.quota.give_back(1);
-            }
-            return Err(error);
+        if tools.quota.is_limited() {
+            self.journal_within_quota(tools, call, digest, target)?;
+        } else {
+            self.journal_new(tools, call, digest, target)?;
         }
         self.publish(digest, target, place);
         self.count(target.slice, 1);
         self.counters.new += 1;
         Ok(())
+    }
+
+    #[inline(never)]
+    fn journal_within_quota(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        digest: Digest,
+        target: Target,
+    ) -> Result<()> {
+        if call.quota_taken {
+            return self.journal_new(tools, call, digest, target);
+        }
+        tools.quota.take(1)?;
+        let journaled = self.journal_new(tools, call, digest, target);
+        if journaled.is_err() {
+            tools.quota.give_back(1);
+        }
+        journaled
     }
 
     #[inline(always)]
@@ -327,6 +334,18 @@ impl Shard {
             active.append(digest, target.column);
             return Ok(());
         }
+        self.journal_in_next_chunk(tools, call, digest, target)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn journal_in_next_chunk(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        digest: Digest,
+        target: Target,
+    ) -> Result<()> {
         self.add_chunk(tools, call, |active, chunk| active.add_chunk(chunk, target.slice))?;
         let active = self.active.as_mut().ok_or(Error::Closed)?;
         active.append(digest, target.column);
@@ -341,25 +360,40 @@ impl Shard {
             let place = place.unwrap_or_else(|| filter.place(digest));
             filter.insert(place, target.column, current);
         }
-        if let Some(building) = &self.building {
-            building.insert(building.place(digest), target.column, current);
-        }
-    }
-
-    #[inline]
-    pub(crate) fn count(&mut self, slice: u64, keys: i64) {
-        match self.counts.last_mut() {
-            Some((newest, count)) if *newest == slice => *count += keys,
-            _ => self.count_other(slice, keys),
+        if self.building.is_some() {
+            self.publish_in_building(digest, target);
         }
     }
 
     #[cold]
-    fn count_other(&mut self, slice: u64, keys: i64) {
-        match self.counts.iter().position(|(counted, _)| *counted == slice) {
-            Some(at) => self.counts[at].1 += keys,
-            None => self.counts.push((slice, keys)),
+    #[inline(never)]
+    fn publish_in_building(&self, digest: Digest, target: Target) {
+        if let Some(building) = &self.building {
+            building.insert(building.place(digest), target.column, self.catalog.current);
         }
+    }
+
+    #[inline(always)]
+    pub(crate) fn count(&mut self, slice: u64, keys: i64) {
+        if self.counted.0 == slice {
+            self.counted.1 += keys;
+        } else {
+            self.count_other(slice, keys);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn count_other(&mut self, slice: u64, keys: i64) {
+        let at = self.counted_before.iter().position(|(counted, _)| *counted == slice);
+        let before = at.map_or((slice, 0), |at| self.counted_before.swap_remove(at));
+        self.counted_before.push(std::mem::replace(&mut self.counted, before));
+        self.counted.1 += keys;
+    }
+
+    /// Live keys recorded since the store was opened.
+    pub(crate) fn keys_recorded(&self) -> i64 {
+        self.counted.1 + self.counted_before.iter().map(|(_, keys)| keys).sum::<i64>()
     }
 
     /// Gets a chunk and puts it to use; begins a new set of unsealed records when the chunk is of

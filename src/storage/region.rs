@@ -44,6 +44,8 @@ unsafe impl<T: SharedCell, const N: usize> SharedCell for [T; N] {}
 pub(crate) enum Advice {
     /// Use huge pages: random access all over it.
     HugePages,
+    /// Bring it in, ready to be read.
+    PopulateRead,
     /// Bring it in, ready to be written.
     PopulateWrite,
 }
@@ -127,6 +129,7 @@ impl Region {
         if let Some(map) = self.map() {
             let advice = match advice {
                 Advice::HugePages => memmap2::Advice::HugePage,
+                Advice::PopulateRead => memmap2::Advice::PopulateRead,
                 Advice::PopulateWrite => memmap2::Advice::PopulateWrite,
             };
             // Whole pages: a part may begin or end inside one.
