@@ -2,8 +2,8 @@
 //!
 //! Page 0 is the header, then pages of 256 digests in order, then an index of 16 bytes a page: the
 //! upper half of its first digest, and its checksum. Digests are uniform, so a look-up interpolates:
-//! it reads about one line of the index and one or two of one page. A page is verified before its
-//! first answer.
+//! it reads about one line of the fences, which are in memory, and one or two of one page. A page is
+//! verified before its first answer.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
@@ -29,6 +29,9 @@ pub(crate) struct Run {
     pub(crate) keys: u64,
     region: Region,
     pages: usize,
+    /// The upper quarter of each page's first digest: the index again, small enough to stay in the
+    /// cache.
+    fences: Box<[u32]>,
     /// One bit a page; empty when all are known to be what was written.
     verified: Box<[AtomicU64]>,
     path: PathBuf,
@@ -122,9 +125,16 @@ impl RunWriter {
             path: self.path,
             region,
             pages: self.pages,
+            fences: fences(&self.index),
             verified: Box::new([]),
         })
     }
+}
+
+/// The fences of an index, 16 bytes a page.
+fn fences(index: &[u8]) -> Box<[u32]> {
+    let upper = |entry: &[u8]| u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
+    index.chunks_exact(16).map(upper).collect()
 }
 
 fn slot_bytes(digest: Digest) -> [u8; 16] {
@@ -170,7 +180,8 @@ impl Run {
             return Err(damaged("its index does not match its checksum"));
         }
         let verified = (0..used.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        Ok(Run { file, slice, keys, region, pages, verified, path })
+        let fences = fences(&index);
+        Ok(Run { file, slice, keys, region, pages, fences, verified, path })
     }
 
     fn used_pages(&self) -> usize {
@@ -190,22 +201,27 @@ impl Run {
         &self.region.cells::<Slot>()[(1 + self.pages) * PER_PAGE..][..self.used_pages()]
     }
 
-    /// The page that would hold a digest: the last whose first digest is not above it, or page 0.
+    /// Where the fence of a digest most likely lies.
+    #[inline]
+    fn guess_page(&self, upper: u32) -> usize {
+        ((u64::from(upper) * self.fences.len() as u64) >> 32) as usize
+    }
+
+    /// The first page that may hold a digest: the last whose fence is below it, or page 0.
     #[inline]
     fn page_of(&self, hi: u64) -> usize {
-        let index = self.index();
-        let fence = |page: usize| u64::from_le(index[page][0].load(Relaxed));
-        let last = index.len() - 1;
-        let mut page = ((u128::from(hi) * index.len() as u128) >> 64) as usize;
+        let upper = (hi >> 32) as u32;
+        let fences = &self.fences;
+        let last = fences.len() - 1;
+        let mut page = self.guess_page(upper);
         // A second interpolation, from the fence that was hit, lands within a page or two.
-        let missed = i128::from(hi) - i128::from(fence(page));
-        let step = (missed * index.len() as i128) >> 64;
+        let missed = i64::from(upper) - i64::from(fences[page]);
+        let step = (i128::from(missed) * fences.len() as i128) >> 32;
         page = (page as i128 + step).clamp(0, last as i128) as usize;
-        while page < last && fence(page + 1) <= hi {
+        while page < last && fences[page + 1] < upper {
             page += 1;
         }
-        // Equal upper halves may begin on the page before.
-        while page > 0 && fence(page) >= hi {
+        while page > 0 && fences[page] >= upper {
             page -= 1;
         }
         page
@@ -214,19 +230,18 @@ impl Run {
     /// The slot where a digest most likely lies in its page.
     #[inline]
     fn guess(&self, page: usize, hi: u64) -> usize {
-        let index = self.index();
-        let low = u64::from_le(index[page][0].load(Relaxed));
-        let high = index.get(page + 1).map_or(u64::MAX, |next| u64::from_le(next[0].load(Relaxed)));
-        let len = self.len_of(page);
-        let span = (high.saturating_sub(low) >> 8).max(1);
-        (((hi.saturating_sub(low)) / span).min(255) as usize * len / PER_PAGE).min(len - 1)
+        let low = u64::from(self.fences[page]);
+        let high = self.fences.get(page + 1).map_or(1 << 32, |next| u64::from(*next));
+        let len = self.len_of(page) as u64;
+        let into = (hi >> 32).saturating_sub(low).min(high - low);
+        // At most 2^32 times a page's slots.
+        ((into * len / (high - low).max(1)) as usize).min(len as usize - 1)
     }
 
-    /// Fetches the line of the index that a look-up reads first.
+    /// Fetches the fence that a look-up reads first.
     #[inline]
     pub(crate) fn prefetch_fence(&self, digest: Digest) {
-        let index = self.index();
-        prefetch(&index[((u128::from(digest.hi) * index.len() as u128) >> 64) as usize]);
+        prefetch(&self.fences[self.guess_page((digest.hi >> 32) as u32)]);
     }
 
     /// Fetches the line where `digest` most likely lies.
@@ -317,7 +332,8 @@ impl Run {
         }
         let low = (shard as u64) << (64 - bits);
         let high = low | (u64::MAX >> bits);
-        self.page_of(low)..self.page_of(high) + 1
+        let end = self.fences.partition_point(|fence| u64::from(*fence) <= high >> 32);
+        self.page_of(low)..end
     }
 
     pub(crate) fn region(&self) -> &Region {
@@ -325,7 +341,7 @@ impl Run {
     }
 
     pub(crate) fn index_bytes(&self) -> u64 {
-        (self.verified.len() * 8) as u64
+        (self.verified.len() * 8 + self.fences.len() * 4) as u64
     }
 }
 
