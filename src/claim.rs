@@ -204,9 +204,10 @@ pub(crate) fn claim_batch(
     options: &ClaimOptions,
 ) -> Result<Vec<Claim>> {
     let lease = lease_ns(options)?;
-    let mut claims = Vec::with_capacity(digests.len());
+    let mut claims: Vec<Claim> = Vec::new();
+    claims.resize_with(digests.len(), || Claim::TooOld);
     // An early return drops the guards made so far, which abandons them.
-    engine.claim_batch(digests, lease, |attempt| claims.push(into_claim(engine, attempt)))?;
+    engine.claim_batch(digests, lease, |at, attempt| claims[at] = into_claim(engine, attempt))?;
     Ok(claims)
 }
 
@@ -214,33 +215,45 @@ pub(crate) fn claim_batch(
 pub(crate) fn commit_batch(
     guards: impl IntoIterator<Item = ClaimGuard>,
 ) -> Vec<std::result::Result<(), CommitError>> {
-    let mut waiting: Vec<Option<ClaimGuard>> = guards.into_iter().map(Some).collect();
-    let mut results: Vec<Option<Result<()>>> = Vec::new();
-    results.resize_with(waiting.len(), || None);
-    for guard in waiting.iter().flatten() {
-        guard.settled.store(true, Ordering::Relaxed);
+    let guards: Vec<ClaimGuard> = guards.into_iter().collect();
+    let mut failed: Vec<Option<Error>> = Vec::new();
+    for (first, guard) in guards.iter().enumerate() {
+        // A guard is settled once its store's turn came.
+        if !guard.settled.load(Ordering::Relaxed) {
+            commit_of_one_store(&guards, first, &mut failed);
+        }
     }
-    while let Some(first) = results.iter().position(Option::is_none) {
-        let Some(engine) = waiting[first].as_ref().map(|guard| Arc::clone(&guard.engine)) else {
-            break;
-        };
-        let mine: Vec<usize> = (first..waiting.len())
-            .filter(|at| waiting[*at].as_ref().is_some_and(|g| Arc::ptr_eq(&g.engine, &engine)))
-            .collect();
-        let claims: Vec<_> = mine
-            .iter()
-            .filter_map(|at| waiting[*at].as_ref().map(|g| (g.digest, g.token, g.event_time)))
-            .collect();
-        engine.commit_batch(&claims, |at, result| results[mine[at]] = Some(result));
+    if failed.is_empty() {
+        return guards.iter().map(|_| Ok(())).collect();
     }
+    let results = guards.into_iter().zip(failed);
     results
-        .into_iter()
-        .zip(&mut waiting)
-        .map(|(result, guard)| match (result, guard.take()) {
-            (Some(Err(error)), Some(guard)) => Err(CommitError::new(guard, error)),
-            _ => Ok(()),
+        .map(|(guard, failed)| match failed {
+            Some(error) => Err(CommitError::new(guard, error)),
+            None => Ok(()),
         })
         .collect()
+}
+
+/// Commits the guards from `first` on that are of its store. `failed` gets an entry a guard with the
+/// first error.
+fn commit_of_one_store(guards: &[ClaimGuard], first: usize, failed: &mut Vec<Option<Error>>) {
+    let engine = &guards[first].engine;
+    let mut places = Vec::with_capacity(guards.len() - first);
+    let mut claims = Vec::with_capacity(guards.len() - first);
+    for (place, guard) in guards.iter().enumerate().skip(first) {
+        if Arc::ptr_eq(&guard.engine, engine) {
+            guard.settled.store(true, Ordering::Relaxed);
+            places.push(place);
+            claims.push((guard.digest, guard.token, guard.event_time));
+        }
+    }
+    engine.commit_batch(&claims, |at, result| {
+        if let Err(error) = result {
+            failed.resize_with(guards.len(), || None);
+            failed[places[at]] = Some(error);
+        }
+    });
 }
 
 pub(crate) fn expired(engine: &Arc<Engine>) -> Result<Vec<ClaimGuard>> {

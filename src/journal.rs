@@ -255,24 +255,25 @@ impl Journal {
         Ok(Arc::new(segment))
     }
 
-    /// Makes sure that the next segment is there and its pages are in memory, so that nobody waits
-    /// for it. For the background.
-    pub(crate) fn prepare_spare(&self) -> Result<()> {
-        let enough = {
-            let segments = self.segments.lock();
-            let free: u32 = segments.spare.iter().map(|s| s.untaken()).sum();
-            free >= self.segment_chunks
-        };
-        if enough {
-            return Ok(());
+    /// Makes sure that the next `segments` segments are there and their pages are in memory, so that
+    /// nobody waits for them. For the background.
+    pub(crate) fn prepare_spares(&self, segments: usize) -> Result<()> {
+        let wanted = segments as u64 * u64::from(self.segment_chunks);
+        loop {
+            let spare: u64 = {
+                let segments = self.segments.lock();
+                segments.spare.iter().map(|spare| u64::from(spare.untaken())).sum()
+            };
+            if spare >= wanted {
+                return Ok(());
+            }
+            let segment = self.create(self.segment_chunks)?;
+            segment.region.advise(Advice::HugePages);
+            segment.region.advise(Advice::PopulateWrite);
+            let mut segments = self.segments.lock();
+            self.free.fetch_add(i64::from(segment.chunks), AcqRel);
+            segments.spare.push_back(segment);
         }
-        let segment = self.create(self.segment_chunks)?;
-        segment.region.advise(Advice::HugePages);
-        segment.region.advise(Advice::PopulateWrite);
-        let mut segments = self.segments.lock();
-        self.free.fetch_add(i64::from(segment.chunks), AcqRel);
-        segments.spare.push_back(segment);
-        Ok(())
     }
 
     /// Segments that are to be sealed.

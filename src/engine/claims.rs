@@ -114,28 +114,25 @@ impl Engine {
         })
     }
 
-    /// Claims many keys; `answer` gets the attempts in the order of the keys.
+    /// Claims many keys; `answer` gets each key's place and attempt, shard by shard. After an error,
+    /// the guards of what was granted give it back.
     pub(crate) fn claim_batch(
         &self,
         digests: impl ExactSizeIterator<Item = Digest>,
         lease_ns: Option<i64>,
-        mut answer: impl FnMut(Attempt),
+        mut answer: impl FnMut(usize, Attempt),
     ) -> Result<()> {
         self.require_event_time(false, "claim_batch")?;
         self.tick();
         let now_ns = self.time.now();
         let lease_ns = lease_ns.unwrap_or(self.config.lease_ns);
-        let mut attempts: Vec<Option<Attempt>> = Vec::new();
-        attempts.resize_with(digests.len(), || None);
         let mut call = Call::default();
         let result = self.for_each_of_batch(digests, |shard, at, digest| {
             let request = ClaimRequest { digest, now_ns, lease_ns, note: &[] };
-            attempts[at] = Some(self.claim_in(shard, &mut call, &request, None)?);
+            answer(at, self.claim_in(shard, &mut call, &request, None)?);
             Ok(())
         });
         self.finish(call);
-        // Also after an error: the guards of what was granted give it back.
-        attempts.into_iter().flatten().for_each(&mut answer);
         result
     }
 

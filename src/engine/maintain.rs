@@ -26,6 +26,9 @@ const MERGE_CLOSED_AT: usize = 4;
 /// Full segments that may wait to be sealed in a store with a hard limit.
 const MOST_WAITING: usize = 2;
 
+/// Segments that are made ready in advance, at most.
+const MOST_SPARES: usize = 3;
+
 #[derive(Default)]
 pub(super) struct Maintenance {
     pub(super) seal: Job,
@@ -147,8 +150,9 @@ impl Engine {
 
     /// Seals the segments that no chunk is taken from any more, and prepares the next one.
     fn seal_due(&self) -> Result<()> {
-        self.tools.journal.prepare_spare()?;
         let full = self.tools.journal.full_segments();
+        // As many as were filled while the last job ran: claims fill them several times as fast.
+        self.tools.journal.prepare_spares(full.len().clamp(1, MOST_SPARES))?;
         if full.is_empty() {
             return Ok(());
         }

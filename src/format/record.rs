@@ -68,18 +68,21 @@ impl Record<'_> {
     }
 
     /// Appends to `chunk` and moves the cursor on; `false` when there is no room.
+    #[inline]
     pub(crate) fn append(&self, chunk: &Chunk, cursor: &mut Cursor) -> bool {
         let Layout { kind, fixed, fixed_words, payload } = self.layout();
         let words = 1 + fixed_words + payload.len().div_ceil(8);
         let Some(cells) = chunk.get(cursor.0..cursor.0 + words) else { return false };
         let mut check = Check::new(kind);
-        let payload_words = payload.chunks(8).map(|bytes| {
+        let (fixed_cells, payload_cells) = cells[1..].split_at(fixed_words);
+        for (cell, word) in fixed_cells.iter().zip(fixed) {
+            check.add(word);
+            cell.store(word.to_le(), Relaxed);
+        }
+        for (cell, bytes) in payload_cells.iter().zip(payload.chunks(8)) {
             let mut padded = [0; 8];
             padded[..bytes.len()].copy_from_slice(bytes);
-            u64::from_le_bytes(padded)
-        });
-        let body = fixed[..fixed_words].iter().copied().chain(payload_words);
-        for (cell, word) in cells[1..].iter().zip(body) {
+            let word = u64::from_le_bytes(padded);
             check.add(word);
             cell.store(word.to_le(), Relaxed);
         }

@@ -1,6 +1,7 @@
 //! Claims and tombstones of a shard, each journaled before it is published.
 
 use std::borrow::Cow;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::Ordering::AcqRel;
 
 use super::{Call, Shard, Target, Tools};
@@ -204,11 +205,21 @@ impl Shard {
         token: u64,
         target: Target,
     ) -> Result<()> {
-        self.owned(digest, token)?;
-        self.record(tools, call, digest, target, None)?;
+        let Entry::Occupied(held) = self.claims.entry(digest) else {
+            return Err(Error::LeaseLost { token });
+        };
+        if held.get().token != token {
+            return Err(Error::LeaseLost { token });
+        }
+        // One look at the table serves both; nobody sees it before the lock is released.
+        let claim = held.remove();
+        if let Err(error) = self.record(tools, call, digest, target, None) {
+            self.claims.insert(digest, claim);
+            return Err(error);
+        }
+        tools.claims_held.fetch_sub(1, AcqRel);
         // The key is live from here on; should the record fail, recovery comes to the same result.
         let _ = self.journal_control(tools, call, &Record::Commit { token });
-        self.drop_claim(tools, digest);
         self.counters.claims_committed += 1;
         Ok(())
     }
