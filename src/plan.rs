@@ -49,7 +49,7 @@ pub(crate) struct Sizes {
 /// Sealed parts of one slice before they are merged.
 pub(crate) const MERGE_AT: usize = 8;
 /// Segments hold this part of the expected keys, so that a slice has a few sealed parts.
-const SEGMENTS_PER_WINDOW: u64 = 40;
+const SEGMENTS_PER_WINDOW: u64 = 48;
 /// Segments at a time: one being filled, one ready, and some waiting to be sealed.
 const SEGMENTS: u64 = 6;
 const MIN_SEGMENT_KEYS: u64 = 2_048;

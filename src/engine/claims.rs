@@ -71,16 +71,16 @@ impl Engine {
         lease_ns: Option<i64>,
         note: &[u8],
     ) -> Result<Attempt> {
+        self.prefetch(digest);
         let call_name = if event_time.is_some() { "claim_at" } else { "claim" };
         self.require_event_time(event_time.is_some(), call_name)?;
         match event_time {
             Some(time) => self.advance_to(time)?,
             None => self.tick(),
         }
-        self.prefetch(digest);
         // Before the table is asked, so that a lease never ends later than its owner believes.
-        let now_ns = self.time.now();
         let lease_ns = lease_ns.unwrap_or(self.config.lease_ns);
+        let now_ns = self.time.now_for(lease_ns);
         let request = ClaimRequest { digest, now_ns, lease_ns, note };
         self.with_shard(digest, |shard, call| {
             let too_old =

@@ -27,7 +27,7 @@ const MERGE_CLOSED_AT: usize = 4;
 const MOST_WAITING: usize = 2;
 
 /// Segments that are made ready in advance, at most.
-const MOST_SPARES: usize = 3;
+const MOST_SPARES: usize = 2;
 
 #[derive(Default)]
 pub(super) struct Maintenance {
