@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use crate::catalog::Slice;
+use crate::digest::Digest;
+use crate::error::Result;
 use crate::time::Timestamp;
 
 /// What the store knows of one key.
@@ -62,4 +65,40 @@ pub enum Tier {
     Unsealed,
     /// A sealed, ordered file.
     Sealed,
+}
+
+impl KeyState {
+    /// The state of a key whose newest record this is.
+    pub(crate) fn live(newest: &Sighting, window_ns: i64) -> Self {
+        let expires = newest.before.as_unix_nanos().saturating_add(window_ns);
+        KeyState::Live { expires: Timestamp::from_unix_nanos(expires) }
+    }
+}
+
+/// Where `slices` (oldest first) hold a digest, whose unsealed records are in the slices `unsealed`.
+pub(crate) fn sightings(
+    slices: &[Slice],
+    unsealed: &[u64],
+    digest: Digest,
+) -> Result<Vec<Sighting>> {
+    let mut sightings = Vec::new();
+    for slice in slices {
+        let mut tiers = Vec::new();
+        for run in &slice.runs {
+            if run.contains(digest)? {
+                tiers.push(Tier::Sealed);
+                break;
+            }
+        }
+        if unsealed.contains(&slice.sequence) {
+            tiers.push(Tier::Unsealed);
+        }
+        sightings.extend(tiers.into_iter().map(|tier| Sighting {
+            slice: slice.sequence,
+            not_before: Timestamp::from_unix_nanos(slice.start_ns),
+            before: Timestamp::from_unix_nanos(slice.end_ns),
+            tier,
+        }));
+    }
+    Ok(sightings)
 }

@@ -3,9 +3,9 @@
 mod batch;
 mod claims;
 mod close;
-mod create;
 mod event;
 mod maintain;
+mod open;
 mod rebuild;
 mod recover;
 mod report;
@@ -30,7 +30,7 @@ use crate::time::Timestamp;
 use crate::verdict::Verdict;
 
 pub(crate) use claims::{Attempt, Grant};
-pub(crate) use create::{open_dir, open_in_memory, read_header, read_manifest};
+pub(crate) use open::{open_dir, open_in_memory, read_header, read_manifest};
 pub(crate) use rebuild::FilterFile;
 pub(crate) use recover::in_order;
 

@@ -3,7 +3,7 @@
 use super::Engine;
 use crate::digest::Digest;
 use crate::error::Result;
-use crate::explain::{Explanation, KeyState, Sighting, Tier};
+use crate::explain::{Explanation, KeyState, sightings};
 use crate::filter::Filter;
 use crate::shard::Shard;
 use crate::stats::{SliceStats, Stats};
@@ -78,16 +78,15 @@ impl Engine {
             let suspects = shard.catalog.suspects(mask).map(|slice| slice.sequence);
             let mut suspected: Vec<u64> = suspects.collect();
             suspected.reverse();
-            let sightings = sightings(shard, digest)?;
+            let unsealed = unsealed(shard, digest);
+            let sightings = sightings(&shard.catalog.slices, &unsealed, digest)?;
             let state = if let Some(claim) = shard.claims.get(&digest) {
                 KeyState::InFlight { token: claim.token, lease_left: claim.lease_left(now_ns) }
             } else if shard.tombstones.contains_key(&digest) && shard.find(digest, mask)?.is_none()
             {
                 KeyState::Forgotten
             } else if let Some(newest) = sightings.last() {
-                let end_ns = newest.before.as_unix_nanos();
-                let expires = end_ns.saturating_add(self.config.window_ns);
-                KeyState::Live { expires: Timestamp::from_unix_nanos(expires) }
+                KeyState::live(newest, self.config.window_ns)
             } else {
                 KeyState::Unknown
             };
@@ -134,29 +133,11 @@ fn add_shard(stats: &mut Stats, shard: &Shard) {
     stats.memory_bytes += (shard.claims.capacity() * 96 + shard.tombstones.capacity() * 32) as u64;
 }
 
-fn sightings(shard: &Shard, digest: Digest) -> Result<Vec<Sighting>> {
-    let mut unsealed = Vec::new();
+/// Slices that have an unsealed record of the digest.
+fn unsealed(shard: &Shard, digest: Digest) -> Vec<u64> {
+    let mut slices = Vec::new();
     for set in shard.frozen.iter().map(|f| &**f).chain(&shard.active) {
-        set.find_all(digest, &mut unsealed);
+        set.find_all(digest, &mut slices);
     }
-    let mut sightings = Vec::new();
-    for slice in &shard.catalog.slices {
-        let mut tiers = Vec::new();
-        for run in &slice.runs {
-            if run.contains(digest)? {
-                tiers.push(Tier::Sealed);
-                break;
-            }
-        }
-        if unsealed.contains(&slice.sequence) {
-            tiers.push(Tier::Unsealed);
-        }
-        sightings.extend(tiers.into_iter().map(|tier| Sighting {
-            slice: slice.sequence,
-            not_before: Timestamp::from_unix_nanos(slice.start_ns),
-            before: Timestamp::from_unix_nanos(slice.end_ns),
-            tier,
-        }));
-    }
-    Ok(sightings)
+    slices
 }

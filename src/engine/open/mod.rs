@@ -1,0 +1,183 @@
+//! Opening a store: header, manifest, time, files; then `recover` reads the journal back.
+
+mod files;
+mod identity;
+mod trust;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+
+use crossbeam_utils::CachePadded;
+use parking_lot::{Mutex, RwLock};
+
+use super::maintain::Maintenance;
+use super::time::EngineTime;
+use super::{Engine, FilterHint, Window, claims, recover};
+use crate::catalog::Timeline;
+use crate::config::Config;
+use crate::error::Result;
+use crate::exact::run::Run;
+use crate::filter::{Columns, Filter};
+use crate::format::header::StoreHeader;
+use crate::format::manifest::Manifest;
+use crate::format::names;
+use crate::journal::Journal;
+use crate::ledger::Ledger;
+use crate::plan::Sizes;
+use crate::quota::Quota;
+use crate::shard::{Shard, Tools};
+use crate::stats::RecoveryReport;
+use crate::storage::{DirStorage, HeapStorage, Storage};
+use crate::worker;
+use files::sized_keys;
+use identity::{create_header, geometry, new_manifest, refuse_mismatch};
+pub(crate) use identity::{read_header, read_manifest};
+
+pub(crate) fn open_dir(config: Config, dir: &Path) -> Result<Arc<Engine>> {
+    let storage = DirStorage::own(dir, config.lock_wait)?;
+    open(config, Arc::new(storage))
+}
+
+pub(crate) fn open_in_memory(config: Config) -> Result<Arc<Engine>> {
+    open(config, Arc::new(HeapStorage::default()))
+}
+
+/// What was found, while the store is being opened.
+struct Opening {
+    config: Config,
+    storage: Arc<dyn Storage>,
+    header: StoreHeader,
+    manifest: Manifest,
+    report: RecoveryReport,
+    /// Boot and place are those of the last open: what was mapped then is as it was left.
+    trusted: bool,
+    /// The files lie where they lay at the last open: this is no copy.
+    same_place: bool,
+}
+
+fn open(config: Config, storage: Arc<dyn Storage>) -> Result<Arc<Engine>> {
+    let header = match read_header(&*storage)? {
+        Some(header) => header,
+        None => create_header(&config, &*storage)?,
+    };
+    refuse_mismatch(&config, &header)?;
+    let (manifest, created) = match read_manifest(&*storage, &header)? {
+        Some(manifest) => (manifest, false),
+        None => (new_manifest(&config, &header), true),
+    };
+    let report = RecoveryReport { created, ..RecoveryReport::default() };
+    let mut opening =
+        Opening { config, storage, header, manifest, report, trusted: false, same_place: false };
+    opening.clear_leftovers()?;
+    let clock = opening.clock_region()?;
+    opening.judge_trust()?;
+    let time = opening.start_time(clock)?;
+    opening.check_journals(&time)?;
+    let timeline = opening.timeline(&time);
+    let runs = opening.open_runs(&timeline, &time)?;
+    let filters = opening.open_filters()?;
+    opening.publish(&timeline)?;
+    let engine = opening.assemble(time, timeline, &runs, filters)?;
+    recover::replay(&engine)?;
+    engine.begin_background();
+    let watched: std::sync::Weak<Engine> = Arc::downgrade(&engine);
+    worker::watch(watched);
+    Ok(engine)
+}
+
+impl Opening {
+    /// Slices go on as they were, or in a new era when their length changes.
+    fn timeline(&mut self, time: &EngineTime) -> Timeline {
+        let now_ns = if self.config.event_time { time.watermark() } else { time.now() };
+        let mut timeline = Timeline {
+            window_ns: self.manifest.geometry.window_ns,
+            columns: Columns::for_slices(self.config.slices),
+            eras: self.manifest.eras.clone(),
+        };
+        timeline.cut_expired(now_ns);
+        timeline.window_ns = self.config.window_ns;
+        let old = &self.manifest.geometry;
+        if old.window_ns != self.config.window_ns {
+            // What had expired under the old window cannot come back under the new one.
+            let since = now_ns.saturating_sub(old.window_ns);
+            self.manifest.complete_since_ns = self.manifest.complete_since_ns.max(since);
+        }
+        if old.slice_ns != self.config.slice_ns || old.window_ns != self.config.window_ns {
+            // Event time may go on at the watermark, where the old slice is.
+            let start_ns = if self.config.event_time { now_ns + 1 } else { now_ns };
+            timeline.begin_era(now_ns, start_ns, self.config.slice_ns);
+        }
+        timeline.forget_expired(now_ns);
+        timeline
+    }
+
+    /// Names this open in the manifest, before anything of it is written.
+    fn publish(&mut self, timeline: &Timeline) -> Result<()> {
+        self.manifest.geometry = geometry(&self.config);
+        self.manifest.eras.clone_from(&timeline.eras);
+        self.manifest.opens += 1;
+        self.manifest.closed_ns = i64::MIN;
+        self.manifest.sequence += 1;
+        let bytes = self.manifest.encode();
+        self.storage.replace(names::MANIFEST, &bytes, self.report.created)
+    }
+
+    fn assemble(
+        self,
+        time: EngineTime,
+        timeline: Timeline,
+        runs: &[Arc<Run>],
+        filters: Vec<Option<Filter>>,
+    ) -> Result<Arc<Engine>> {
+        let config = self.config;
+        let now_ns = if config.event_time { time.watermark() } else { time.now() };
+        let runs_of = |slice| runs.iter().filter(|run| run.slice == slice).cloned().collect();
+        let catalog = Arc::new(timeline.catalog(1, now_ns, runs_of));
+        time.set_due(catalog.valid_until_ns);
+        let quota = Quota::new(config.max_keys);
+        runs.iter().for_each(|run| quota.found_sealed(run.slice, run.keys));
+        let sizes = Sizes::of(&config);
+        let opens = self.manifest.opens;
+        let ledger = Arc::new(Ledger::new(self.storage, self.manifest));
+        let tools = Tools {
+            journal: Journal::new(Arc::clone(&ledger), sizes.segment_chunks),
+            quota,
+            refresh_on_duplicate: config.refresh_on_duplicate,
+            claims_held: AtomicUsize::new(0),
+            index_records: sizes.index_records,
+            indexes: Mutex::default(),
+        };
+        let maintenance = Maintenance::default();
+        let sized = sized_keys(&config, &filters).max(config.expected_keys);
+        maintenance.filter_keys.store(sized, std::sync::atomic::Ordering::Release);
+        let shard = |filter| {
+            let mut shard = Shard::new(Arc::clone(&catalog));
+            shard.filter = filter;
+            CachePadded::new(Mutex::new(shard))
+        };
+        let shards: Box<[_]> = filters.into_iter().map(shard).collect();
+        let hints = shards.iter().map(|_| CachePadded::new(FilterHint::default())).collect();
+        let engine = Arc::new_cyclic(|me| Engine {
+            me: me.clone(),
+            config,
+            header: self.header,
+            ledger,
+            shards,
+            hints,
+            tools,
+            time,
+            version: CachePadded::new(AtomicU64::new(1)),
+            window: RwLock::new(Window { timeline, catalog }),
+            claims: claims::Claims::new(opens),
+            maintenance,
+            recovery: Mutex::new(self.report),
+            poisoned: Mutex::default(),
+            closed: AtomicBool::new(false),
+        });
+        for (index, shard) in engine.shards.iter().enumerate() {
+            engine.set_hint(index, &shard.lock());
+        }
+        Ok(engine)
+    }
+}
