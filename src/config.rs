@@ -19,6 +19,12 @@ pub enum Durability {
     /// was called.
     #[default]
     Process,
+    /// That, and power loss except for the last so long: the background syncs what was acknowledged
+    /// to a log, twice in that time.
+    Interval(Duration),
+    /// That, and power loss: nothing acknowledged is lost. A call returns when what it marked is
+    /// synced; concurrent calls share a sync, and a batch needs one.
+    Sync,
 }
 
 /// Settings of a store; [`Dedup::builder`] makes one. Setters never fail, [`Builder::open`] reports
@@ -38,6 +44,7 @@ pub(crate) struct Settings {
     pub(crate) digest: Option<DigestKind>,
     pub(crate) secret: Option<[u8; SECRET_LEN]>,
     pub(crate) max_keys: Option<u64>,
+    pub(crate) durability: Durability,
     pub(crate) refresh_on_duplicate: bool,
     pub(crate) event_time: bool,
     pub(crate) max_event_lead: Duration,
@@ -59,6 +66,9 @@ const MAX_SHARDS: usize = 4096;
 const MAX_EXPECTED_KEYS: u64 = 1 << 40;
 /// Fewer keys than this do not pay for a shard of their own.
 const MIN_KEYS_PER_SHARD: u64 = 64 * 1024;
+/// A disk syncs about as fast as the shorter one, and loses the longer one's keys at once.
+const MIN_INTERVAL: Duration = Duration::from_millis(1);
+const MAX_INTERVAL: Duration = Duration::from_secs(3600);
 const SHARDS_PER_CORE: usize = 8;
 
 impl Default for Builder {
@@ -72,6 +82,7 @@ impl Default for Builder {
                 digest: None,
                 secret: None,
                 max_keys: None,
+                durability: Durability::default(),
                 refresh_on_duplicate: false,
                 event_time: false,
                 max_event_lead: Duration::from_secs(60),
@@ -111,12 +122,11 @@ impl Builder {
         self
     }
 
-    /// What an acknowledgement survives; [`Durability::Process`] by default.
-    pub fn durability(self, durability: Durability) -> Self {
-        // One level exists so far; the match makes the next one a compile error here.
-        match durability {
-            Durability::Process => self,
-        }
+    /// What an acknowledgement survives; [`Durability::Process`] by default. May change on
+    /// reopening. Without effect on a store in memory.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.settings.durability = durability;
+        self
     }
 
     /// How keys are digested, [`DigestKind::Xxh3`] by default. Fixed when the store is created.
@@ -215,6 +225,27 @@ impl Builder {
         crate::offline::stored_settings(dir.as_ref()).map(|settings| Builder { settings })
     }
 
+    /// Opens a store on a simulated disk.
+    ///
+    /// # Errors
+    /// Those of [`Builder::open`].
+    #[cfg(feature = "test-storage")]
+    #[doc(hidden)]
+    pub fn open_simulated(self, disk: &crate::sim::SimDisk) -> Result<Dedup> {
+        engine::open_simulated(self.settings.validate()?, disk).map(Dedup::from_engine)
+    }
+
+    /// Opens a store as if the machine had been booted anew.
+    ///
+    /// # Errors
+    /// Those of [`Builder::open`].
+    #[cfg(feature = "test-storage")]
+    #[doc(hidden)]
+    pub fn open_on_boot(self, dir: impl AsRef<Path>, boot: [u8; 16]) -> Result<Dedup> {
+        let config = self.settings.validate()?;
+        engine::open_dir_on_boot(config, dir.as_ref(), boot).map(Dedup::from_engine)
+    }
+
     pub(crate) fn into_settings(self) -> Settings {
         self.settings
     }
@@ -241,6 +272,7 @@ pub(crate) struct Config {
     pub(crate) digest: Option<DigestKind>,
     pub(crate) secret: Option<[u8; SECRET_LEN]>,
     pub(crate) max_keys: Option<u64>,
+    pub(crate) durability: Durability,
     pub(crate) refresh_on_duplicate: bool,
     pub(crate) event_time: bool,
     pub(crate) max_event_lead: Duration,
@@ -281,6 +313,12 @@ impl Settings {
         if self.max_keys == Some(0) {
             return Err(Error::config("max_keys", "0 would refuse every key"));
         }
+        if let Durability::Interval(interval) = self.durability
+            && (interval < MIN_INTERVAL || interval > MAX_INTERVAL)
+        {
+            let reason = format!("{interval:?} is outside 1 ms to 1 h");
+            return Err(Error::config("durability", reason));
+        }
         if self.lease.is_zero() || nanos(self.lease) > i64::MAX / 4 {
             return Err(Error::config("lease", format!("{:?} is not a useful lease", self.lease)));
         }
@@ -301,6 +339,7 @@ impl Settings {
             digest: self.digest,
             secret: self.secret,
             max_keys: self.max_keys,
+            durability: self.durability,
             refresh_on_duplicate: self.refresh_on_duplicate,
             event_time: self.event_time,
             max_event_lead: self.max_event_lead,
@@ -347,6 +386,9 @@ mod tests {
         assert_eq!(field(ok().false_positive_rate(0.0)), "false_positive_rate");
         assert_eq!(field(ok().max_keys(0)), "max_keys");
         assert_eq!(field(ok().lease(Duration::ZERO)), "lease");
+        let interval = |interval| ok().durability(Durability::Interval(interval));
+        assert_eq!(field(interval(Duration::ZERO)), "durability");
+        assert_eq!(field(interval(Duration::MAX)), "durability");
         assert_eq!(field(ok().shards(0)), "shards");
         assert!(ok().plan().is_ok());
     }

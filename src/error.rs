@@ -91,9 +91,10 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
-    /// An earlier write-back failed, so what is on disk is no longer known.
+    /// A sync failed, and so did writing the same to a new file: nothing can be marked until the
+    /// disk takes a new file again. Nothing was marked; the next call tries it.
     #[error(
-        "an earlier sync failed ({detail}): close the store, check the disk, and open it again"
+        "the disk does not take what was to be synced ({detail}): check the disk; calls go on when it does, or close the store and open it again"
     )]
     Poisoned {
         /// The first failure.
@@ -141,6 +142,16 @@ impl Error {
                     | std::io::ErrorKind::OutOfMemory
             ),
             _ => false,
+        }
+    }
+
+    /// The same error for one more caller.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Error::Closed => Error::Closed,
+            Error::Io { action, path, source } => Error::io(action, path, source.kind()),
+            Error::Poisoned { detail } => Error::Poisoned { detail: detail.clone() },
+            other => Error::Poisoned { detail: other.to_string() },
         }
     }
 

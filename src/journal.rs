@@ -248,10 +248,16 @@ impl Journal {
     fn create(&self, chunks: u32) -> Result<Arc<Segment>> {
         let id = self.ledger.next_file();
         let segment = Segment::create(self.ledger.storage(), self.store, id, chunks)?;
-        if let Err(error) = self.ledger.update(|manifest| manifest.journals.push(id)) {
-            let _ = self.ledger.storage().remove(&names::numbered(Kind::Journal, id));
+        // Chunks that reach the disk are of use only together with the header.
+        let name = names::numbered(Kind::Journal, id);
+        let storage = self.ledger.storage();
+        let synced = storage.sync(&name, &segment.region).and_then(|()| storage.sync_names());
+        if let Err(error) = synced {
+            let _ = self.ledger.storage().remove(&name);
             return Err(error);
         }
+        // Should that fail, the file stays: the manifest on the disk may name it.
+        self.ledger.update(|manifest| manifest.journals.push(id))?;
         Ok(Arc::new(segment))
     }
 
@@ -274,6 +280,25 @@ impl Journal {
             self.free.fetch_add(i64::from(segment.chunks), AcqRel);
             segments.spare.push_back(segment);
         }
+    }
+
+    /// Segments that hold records and are not sealed.
+    pub(crate) fn unsealed(&self) -> Vec<u64> {
+        let segments = self.segments.lock();
+        let current = segments.current.iter().map(|segment| segment.id);
+        segments.full.iter().copied().chain(current).collect()
+    }
+
+    /// Ends the segment in use before it is full, so that it is sealed.
+    pub(crate) fn retire(&self) -> Result<()> {
+        // Reserved chunks stay available.
+        self.prepare_spares(1)?;
+        let mut segments = self.segments.lock();
+        if let Some(current) = segments.current.take() {
+            self.free.fetch_sub(i64::from(current.untaken()), AcqRel);
+            segments.full.push(current.id);
+        }
+        Ok(())
     }
 
     /// Segments that are to be sealed.

@@ -20,18 +20,12 @@ pub(crate) struct Ledger {
 struct State {
     manifest: Manifest,
     closed: bool,
-    /// The newest manifest survives power loss.
-    durable: bool,
 }
 
 impl Ledger {
     pub(crate) fn new(storage: Arc<dyn Storage>, manifest: Manifest) -> Self {
         let next_file = AtomicU64::new(manifest.next_file);
-        Ledger {
-            storage,
-            state: Mutex::new(State { manifest, closed: false, durable: false }),
-            next_file,
-        }
+        Ledger { storage, state: Mutex::new(State { manifest, closed: false }), next_file }
     }
 
     pub(crate) fn storage(&self) -> &dyn Storage {
@@ -47,17 +41,10 @@ impl Ledger {
         self.next_file.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Changes the manifest and publishes it, as one step: on an error nothing has changed.
+    /// Changes the manifest and publishes it; it survives power loss from here on. On an error
+    /// nothing has changed as far as this process goes, but the manifest on the disk may be the new
+    /// one: files that it would name must stay.
     pub(crate) fn update(&self, change: impl FnOnce(&mut Manifest)) -> Result<()> {
-        self.publish(change, false)
-    }
-
-    /// [`Ledger::update`], and the manifest survives power loss.
-    pub(crate) fn update_durably(&self, change: impl FnOnce(&mut Manifest)) -> Result<()> {
-        self.publish(change, true)
-    }
-
-    fn publish(&self, change: impl FnOnce(&mut Manifest), durable: bool) -> Result<()> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(Error::Closed);
@@ -66,15 +53,9 @@ impl Ledger {
         change(&mut manifest);
         manifest.sequence += 1;
         manifest.next_file = self.next_file.load(Ordering::Relaxed);
-        self.storage.replace(names::MANIFEST, &manifest.encode(), durable)?;
+        self.storage.replace(names::MANIFEST, &manifest.encode())?;
         state.manifest = manifest;
-        state.durable = durable;
         Ok(())
-    }
-
-    /// Makes the manifest as it is survive power loss.
-    pub(crate) fn make_durable(&self) -> Result<()> {
-        if self.state.lock().durable { Ok(()) } else { self.update_durably(|_| {}) }
     }
 
     pub(crate) fn read<T>(&self, look: impl FnOnce(&Manifest) -> T) -> T {

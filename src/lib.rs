@@ -47,6 +47,7 @@ mod format;
 mod journal;
 mod key;
 mod ledger;
+mod log;
 pub mod offline;
 mod plan;
 mod quota;
@@ -70,6 +71,13 @@ pub use plan::Plan;
 pub use stats::{RecoveryReport, SliceStats, Stats};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
 pub use verdict::{BatchError, Claim, CommitError, Outcome, ProcessError, Verdict};
+
+/// A disk that loses power, for the tests of this crate.
+#[cfg(feature = "test-storage")]
+#[doc(hidden)]
+pub mod sim {
+    pub use crate::storage::sim::{Fault, Image, Mix, SimDisk};
+}
 
 /// The examples of the README and of the operations guide compile.
 #[cfg(doctest)]

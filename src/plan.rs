@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, Durability};
 use crate::exact::run;
 use crate::filter::{BLOCK, Columns, sizing};
 use crate::format::PAGE;
@@ -44,6 +44,8 @@ pub(crate) struct Sizes {
     pub(crate) segment_chunks: u32,
     /// Records of one shard in a segment, about.
     pub(crate) index_records: usize,
+    /// A log, of which there are up to [`LOGS`].
+    pub(crate) log_bytes: u64,
 }
 
 /// Sealed parts of one slice before they are merged.
@@ -52,6 +54,9 @@ pub(crate) const MERGE_AT: usize = 8;
 const SEGMENTS_PER_WINDOW: u64 = 48;
 /// Segments at a time: one being filled, one ready, and some waiting to be sealed.
 const SEGMENTS: u64 = 6;
+/// Logs at a time: one being written, one ready, and those whose records are being sealed.
+const LOGS: u64 = 5;
+const MIN_LOG_BYTES: u64 = 256 << 10;
 const MIN_SEGMENT_KEYS: u64 = 2_048;
 const MAX_SEGMENT_KEYS: u64 = 1 << 21;
 
@@ -60,10 +65,18 @@ impl Sizes {
         let shards = 1_usize << config.shard_bits;
         let segment_keys =
             (config.expected_keys / SEGMENTS_PER_WINDOW).clamp(MIN_SEGMENT_KEYS, MAX_SEGMENT_KEYS);
+        let segment_chunks = journal::segment_chunks(segment_keys, shards);
+        let segment_bytes = u64::from(segment_chunks) * PAGE as u64;
         Sizes {
             segment_keys,
-            segment_chunks: journal::segment_chunks(segment_keys, shards),
+            segment_chunks,
             index_records: (segment_keys as usize / shards).max(64),
+            log_bytes: match config.durability {
+                // Only what is forgotten is logged.
+                Durability::Process => MIN_LOG_BYTES,
+                // A segment's records, and what the blocks take beside them.
+                Durability::Interval(_) | Durability::Sync => segment_bytes + MIN_LOG_BYTES,
+            },
         }
     }
 }
@@ -102,8 +115,12 @@ impl Plan {
             / f64::from(config.slices);
         Plan {
             memory_bytes: grown + SEGMENTS * (segment + index),
-            disk_bytes: grown + (SEGMENTS + 1) * segment + sealed + 4 * PAGE as u64,
-            files: 4 + 2 + 4 + (slices + 1) * MERGE_AT as u64,
+            disk_bytes: grown
+                + (SEGMENTS + 1) * segment
+                + LOGS * sizes.log_bytes
+                + sealed
+                + 4 * PAGE as u64,
+            files: 4 + 2 + 4 + LOGS + (slices + 1) * MERGE_AT as u64,
             memory_per_further_million: further(per_key),
             disk_per_further_million: further(per_key + 16.1),
             filter_bytes: filter,

@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use parking_lot::Mutex;
@@ -20,6 +20,12 @@ pub(crate) enum Lane {
 pub(crate) trait Heartbeat: Send + Sync {
     /// Called about once a second; must be quick.
     fn heartbeat(&self);
+}
+
+/// What is to be done at an interval of its own.
+pub(crate) trait Ticker: Send + Sync {
+    /// May take as long as a sync.
+    fn tick(&self);
 }
 
 const BEAT: Duration = Duration::from_secs(1);
@@ -47,17 +53,17 @@ fn spawn(name: &str, jobs: Receiver<Job>, beats: bool) {
 }
 
 fn work(jobs: &Receiver<Job>, beats: bool) {
-    let mut next_beat = std::time::Instant::now() + BEAT;
+    let mut next_beat = Instant::now() + BEAT;
     loop {
-        let left = next_beat.saturating_duration_since(std::time::Instant::now());
+        let left = next_beat.saturating_duration_since(Instant::now());
         match jobs.recv_timeout(left) {
             // A job that panics must not take the thread from all other stores.
             Ok(job) => drop(catch_unwind(AssertUnwindSafe(job))),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        if std::time::Instant::now() >= next_beat {
-            next_beat = std::time::Instant::now() + BEAT;
+        if Instant::now() >= next_beat {
+            next_beat = Instant::now() + BEAT;
             if beats {
                 beat();
             }
@@ -90,4 +96,52 @@ pub(crate) fn submit(lane: Lane, job: Job) {
 /// Reminds `one` until it is dropped.
 pub(crate) fn watch(one: Weak<dyn Heartbeat>) {
     pool().watched.lock().push(one);
+}
+
+struct Timed {
+    ticker: Weak<dyn Ticker>,
+    interval: Duration,
+    due: Instant,
+}
+
+/// Has `ticker` called every `interval` until it is dropped, on a thread for all such.
+pub(crate) fn tick_every(ticker: Weak<dyn Ticker>, interval: Duration) -> std::io::Result<()> {
+    static TICKERS: Mutex<Option<Sender<Timed>>> = Mutex::new(None);
+    let timed = Timed { ticker, interval, due: Instant::now() + interval };
+    let mut tickers = TICKERS.lock();
+    let sender = match &*tickers {
+        Some(sender) => sender.clone(),
+        None => {
+            let (sender, added) = unbounded();
+            std::thread::Builder::new()
+                .name("onceonly-sync".to_owned())
+                .spawn(move || tick_all(&added))?;
+            *tickers = Some(sender.clone());
+            sender
+        }
+    };
+    sender.send(timed).map_err(|_| std::io::Error::other("the thread that syncs has ended"))
+}
+
+fn tick_all(added: &Receiver<Timed>) {
+    let mut all: Vec<Timed> = Vec::new();
+    loop {
+        let next = all.iter().map(|timed| timed.due).min();
+        let next = next.unwrap_or_else(|| Instant::now() + BEAT);
+        match added.recv_timeout(next.saturating_duration_since(Instant::now())) {
+            Ok(timed) => all.push(timed),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        all.retain_mut(|timed| {
+            let now = Instant::now();
+            if timed.due > now {
+                return true;
+            }
+            timed.due = now + timed.interval;
+            let Some(ticker) = timed.ticker.upgrade() else { return false };
+            let _ = catch_unwind(AssertUnwindSafe(|| ticker.tick()));
+            true
+        });
+    }
 }

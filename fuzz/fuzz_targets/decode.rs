@@ -4,7 +4,7 @@
 use arbitrary::{Result, Unstructured};
 
 use crate::common::model::Id;
-use crate::common::ops::{End, Lead, Op, Shape, Step};
+use crate::common::ops::{End, Lead, Level, Op, Shape, Step};
 
 const WINDOWS: [u32; 5] = [63, 1_000, 1_000_003, 60_000_000, 3_600_000_000];
 const SLICES: [u32; 8] = [1, 2, 3, 6, 7, 8, 31, 63];
@@ -21,6 +21,7 @@ pub(crate) fn shape(u: &mut Unstructured<'_>, event_time: bool) -> Result<Shape>
         siphash: flags & 2 != 0,
         event_time,
         on_disk: flags & 4 != 0,
+        level: Level::ALL[usize::from(flags >> 3) % 3],
     })
 }
 

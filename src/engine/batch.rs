@@ -130,8 +130,16 @@ impl Engine {
         match self.tools.journal.reserve(chunks) {
             Ok(reservation) => {
                 let quota_taken = self.tools.quota.is_limited();
-                let call = Call { reservation, quota_taken, ..Call::default() };
-                Ok(Prepared { call, quota_keys })
+                let mut batch = Prepared { call: Call::default(), quota_keys };
+                match self.begin() {
+                    Ok(call) => batch.call = Call { reservation, quota_taken, ..call },
+                    Err(error) => {
+                        batch.call.reservation = reservation;
+                        self.finish_batch(batch, 0)?;
+                        return Err(error);
+                    }
+                }
+                Ok(batch)
             }
             Err(error) => {
                 self.tools.quota.give_back(quota_keys as i64);
@@ -170,11 +178,12 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn finish_batch(&self, batch: Prepared, new: usize) {
+    /// Ends a batch, when all it marked is on the disk if the level asks for that.
+    pub(super) fn finish_batch(&self, batch: Prepared, new: usize) -> Result<()> {
         if self.tools.quota.is_limited() {
             self.tools.quota.give_back(batch.quota_keys as i64 - new as i64);
         }
-        self.finish(batch.call);
+        self.finish(batch.call)
     }
 
     pub(crate) fn observe_batch(
@@ -203,8 +212,14 @@ impl Engine {
     fn set_aside_for(&self, len: usize) -> Result<Prepared> {
         let chunks = 2 * self.shards.len().min(len) + len / 255 + 1;
         let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
-        let call = Call { reservation: self.tools.journal.reserve(chunks)?, ..Call::default() };
-        Ok(Prepared { call, quota_keys: 0 })
+        let reservation = self.tools.journal.reserve(chunks)?;
+        match self.begin() {
+            Ok(call) => Ok(Prepared { call: Call { reservation, ..call }, quota_keys: 0 }),
+            Err(error) => {
+                self.tools.journal.release(reservation);
+                Err(error)
+            }
+        }
     }
 
     fn decide_batch(
@@ -222,7 +237,10 @@ impl Engine {
             true
         });
         let Decided { failed, error, other, .. } = decided;
-        self.finish_batch(batch, len - other - failed.len());
+        if let Err(error) = self.finish_batch(batch, len - other - failed.len()) {
+            verdicts.clear();
+            return Err(BatchError::new(vec![None; len], error));
+        }
         match error {
             None => Ok(()),
             Some(error) => {
@@ -382,11 +400,16 @@ impl Engine {
     ) -> Result<Vec<bool>> {
         let mut found = vec![false; digests.len()];
         self.tick();
-        self.for_each_of_batch(digests, |shard, at, digest| {
+        let mut call = Call::default();
+        let looked = self.for_each_of_batch(digests, |shard, at, digest| {
             let mask = shard.suspects(digest);
             found[at] = shard.find(digest, mask)?.is_some();
+            if found[at] {
+                shard.wait_for(&self.tools.log, &mut call, digest);
+            }
             Ok(())
-        })?;
+        });
+        looked.and(self.finish(call))?;
         Ok(found)
     }
 

@@ -126,18 +126,17 @@ impl Engine {
         self.tick();
         let now_ns = self.time.now();
         let lease_ns = lease_ns.unwrap_or(self.config.lease_ns);
-        let mut call = Call::default();
+        let mut call = self.begin()?;
         let result = self.for_each_of_batch(digests, |shard, at, digest| {
             let request = ClaimRequest { digest, now_ns, lease_ns, note: &[] };
             answer(at, self.claim_in(shard, &mut call, &request, None)?);
             Ok(())
         });
-        self.finish(call);
-        result
+        result.and(self.finish(call))
     }
 
     pub(crate) fn claim_note(&self, digest: Digest, token: u64) -> Result<Vec<u8>> {
-        self.with_shard(digest, |shard, _| shard.claim_note(digest, token))
+        self.read_shard(digest, |shard, _| shard.claim_note(digest, token))
     }
 
     pub(crate) fn renew(&self, digest: Digest, token: u64) -> Result<()> {
@@ -181,28 +180,32 @@ impl Engine {
         if !self.config.event_time {
             self.tick();
         }
-        let mut call = Call::default();
-        let mut answered = vec![false; claims.len()];
+        let mut call = match self.begin() {
+            Ok(call) => call,
+            Err(error) => {
+                return (0..claims.len()).for_each(|at| answer(at, Err(error.again())));
+            }
+        };
+        let mut results: Vec<Option<Result<()>>> = claims.iter().map(|_| None).collect();
         let digests = claims.iter().map(|(digest, ..)| *digest);
         let whole = self.for_each_of_batch(digests, |shard, at, digest| {
             let (_, token, event_time) = claims[at];
             let target = self.commit_target(shard, event_time);
-            let result = shard.commit(&self.tools, &mut call, digest, token, target);
-            answered[at] = true;
-            answer(at, result);
+            results[at] = Some(shard.commit(&self.tools, &mut call, digest, token, target));
             Ok(())
         });
-        self.finish(call);
+        let synced = whole.and(self.finish(call));
         self.claims.changed();
-        if whole.is_err() {
-            let unanswered = (0..claims.len()).filter(|at| !answered[*at]);
-            unanswered.for_each(|at| answer(at, Err(Error::Closed)));
+        for (at, result) in results.into_iter().enumerate() {
+            let failed = || synced.as_ref().map_err(Error::again).copied();
+            answer(at, result.unwrap_or(Ok(())).and_then(|()| failed()));
         }
     }
 
     pub(crate) fn abandon(&self, digest: Digest, token: u64) {
-        // A closed store has no claims to give back; the next open grants them again.
-        let _ = self.with_shard(digest, |shard, call| {
+        // A closed store has no claims to give back; the next open grants them again. Nobody waits
+        // for the disk: what is lost of it is granted again too.
+        let _ = self.read_shard(digest, |shard, call| {
             shard.abandon(&self.tools, call, digest, token);
             Ok(())
         });
@@ -244,27 +247,35 @@ impl Engine {
     /// Takes over each claim whose lease has run out, and hands it to `answer`.
     pub(crate) fn take_over_expired(&self, mut answer: impl FnMut(Grant)) -> Result<()> {
         let now_ns = self.time.now();
+        let mut call = self.begin()?;
+        let mut taken_over = Ok(());
         for index in 0..self.shards.len() {
-            let mut shard = self.enter(index)?;
-            let expired = shard.claims.iter().filter(|(_, claim)| claim.is_expired(now_ns));
-            let expired: Vec<_> = expired.map(|(d, claim)| (*d, claim.note.clone())).collect();
-            let mut call = Call::default();
-            let mut taken_over = Ok(());
-            for (digest, note) in expired {
-                let lease_ns = self.config.lease_ns;
-                let request = ClaimRequest { digest, now_ns, lease_ns, note: &note };
-                let token = self.claims.token();
-                taken_over = shard.grant(&self.tools, &mut call, &request, token);
-                if taken_over.is_err() {
-                    break;
-                }
-                let event_time =
-                    self.config.event_time.then(|| Timestamp::from_unix_nanos(self.window_now()));
-                answer(Grant { digest, token, event_time });
+            taken_over = self.take_over_in(index, now_ns, &mut call, &mut answer);
+            if taken_over.is_err() {
+                break;
             }
-            drop(shard);
-            self.finish(call);
-            taken_over?;
+        }
+        taken_over.and(self.finish(call))
+    }
+
+    fn take_over_in(
+        &self,
+        index: usize,
+        now_ns: i64,
+        call: &mut Call,
+        answer: &mut impl FnMut(Grant),
+    ) -> Result<()> {
+        let mut shard = self.enter(index)?;
+        let expired = shard.claims.iter().filter(|(_, claim)| claim.is_expired(now_ns));
+        let expired: Vec<_> = expired.map(|(d, claim)| (*d, claim.note.clone())).collect();
+        for (digest, note) in expired {
+            let lease_ns = self.config.lease_ns;
+            let request = ClaimRequest { digest, now_ns, lease_ns, note: &note };
+            let token = self.claims.token();
+            shard.grant(&self.tools, call, &request, token)?;
+            let event_time =
+                self.config.event_time.then(|| Timestamp::from_unix_nanos(self.window_now()));
+            answer(Grant { digest, token, event_time });
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Release;
 use super::Engine;
 use crate::error::{Error, Result};
 use crate::format::names::{self, Kind};
+use crate::log::{Level, end_in};
 
 impl Engine {
     /// Writes everything acknowledged so far to the disk.
@@ -12,28 +13,44 @@ impl Engine {
         if self.is_closed() {
             return Err(Error::Closed);
         }
+        self.sync_log()?;
+        if self.tools.log.level() != Level::Tombstones {
+            // The log has every mark.
+            return Ok(());
+        }
         // No job may replace a file between its sync and that of the manifest.
         let _gate = self.maintenance.gate.write();
+        let covered_ns = self.time.now();
         self.sync_files()?;
-        self.ledger.make_durable()
+        self.ledger.update(|manifest| manifest.covered_ns = manifest.covered_ns.max(covered_ns))
     }
 
+    /// Writes the journal and the record of time to the disk; sealed parts are there already.
     fn sync_files(&self) -> Result<()> {
-        self.refuse_poisoned()?;
         let storage = self.ledger.storage();
-        let synced = self.sync_journals().and_then(|()| {
-            for run in self.catalog().slices.iter().flat_map(|slice| &slice.runs) {
-                storage.sync(&names::numbered(Kind::Run, run.file), run.region())?;
-            }
-            self.time.record_anchor();
-            storage.sync(names::CLOCK, &self.time.region())
-        });
-        synced.inspect_err(|error| self.poison(error))
+        if let Err(error) = self.sync_journals() {
+            self.heal_journal(&error)?;
+        }
+        self.time.record_anchor();
+        storage.sync(names::CLOCK, &self.time.region())
+    }
+
+    /// A sync of the journal failed: the kernel may have dropped what it could not write, and a
+    /// second sync would succeed without it. What the journal holds is still in memory, so it is
+    /// sealed, into new files, and its own are given up.
+    #[cold]
+    fn heal_journal(&self, error: &Error) -> Result<()> {
+        let sealed = self.tools.journal.retire().and_then(|()| self.seal_due());
+        let left = self.tools.journal.full_segments().len();
+        match sealed {
+            Ok(()) if left == 0 => Ok(()),
+            _ => Err(Error::Poisoned { detail: error.to_string() }),
+        }
     }
 
     /// Writes the segments of the journal to the disk: those that are open, and those that shards
     /// still hold until they are sealed.
-    fn sync_journals(&self) -> Result<()> {
+    pub(super) fn sync_journals(&self) -> Result<()> {
         let mut segments = self.tools.journal.open_segments();
         for shard in &self.shards {
             let shard = shard.lock();
@@ -52,29 +69,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Writes the journal and the manifest that names it to the disk.
-    pub(super) fn sync_journal(&self) -> Result<()> {
-        self.refuse_poisoned()?;
-        self.sync_journals()
-            .and_then(|()| self.ledger.make_durable())
-            .inspect_err(|error| self.poison(error))
-    }
-
-    fn refuse_poisoned(&self) -> Result<()> {
-        match &*self.poisoned.lock() {
-            Some(detail) => Err(Error::Poisoned { detail: detail.clone() }),
-            None => Ok(()),
-        }
-    }
-
-    /// A failed sync is never retried: the kernel may have dropped the pages, and a second sync
-    /// would succeed without them.
-    fn poison(&self, error: &Error) {
-        if let Error::Io { .. } = error {
-            self.poisoned.lock().get_or_insert_with(|| error.to_string());
-        }
-    }
-
     /// Ends background work, refuses further calls, writes everything to the disk, and gives the
     /// lock back. Closing again does nothing.
     pub(crate) fn close(&self) -> Result<()> {
@@ -84,13 +78,23 @@ impl Engine {
         self.maintenance.stop.store(true, Release);
         // Waits for the jobs that touch files.
         let gate = self.maintenance.gate.write();
+        let logged = self.sync_log();
         for shard in &self.shards {
             shard.lock().closed = true;
         }
-        let synced = self.sync_files();
+        // Calls that were under way when the store was closed.
+        let logged = logged.and_then(|()| self.sync_log());
+        let synced = logged.and(self.sync_files());
         let closed_ns = self.window_now();
+        let covered_ns = self.time.now();
         let error = synced.as_ref().err().map(ToString::to_string).unwrap_or_default();
-        let named = self.ledger.update_durably(|manifest| {
+        let log = self.tools.log.close();
+        let named = self.ledger.update(|manifest| {
+            if error.is_empty() {
+                manifest.covered_ns = covered_ns;
+            }
+            end_in(&mut manifest.logs, log);
+            manifest.anchor = self.time.anchor(0);
             manifest.closed_ns = closed_ns;
             manifest.close_error = error;
         });

@@ -88,7 +88,10 @@ impl Engine {
                 }
             }
         }
-        self.finish_batch(call, verdicts.iter().flatten().filter(|v| **v == Verdict::New).count());
+        let new = verdicts.iter().flatten().filter(|v| **v == Verdict::New).count();
+        if let Err(error) = self.finish_batch(call, new) {
+            return Err(BatchError::new(vec![None; keys.len()], error));
+        }
         match failure {
             Some(error) => Err(BatchError::new(verdicts, error)),
             None => Ok(verdicts.into_iter().flatten().collect()),

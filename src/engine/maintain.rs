@@ -35,6 +35,11 @@ pub(super) struct Maintenance {
     pub(super) merge: Job,
     pub(super) rebuild: Job,
     upkeep: Job,
+    log: Job,
+    /// A log was ended: the next one is due.
+    pub(super) log_ended: AtomicBool,
+    /// When the journal was looked at, and which segment was filled then.
+    seen: Mutex<Vec<(i64, u64)>>,
     /// Jobs that were submitted and have not ended.
     pending: AtomicUsize,
     /// Held by jobs while they touch files; closing takes it whole.
@@ -95,7 +100,7 @@ impl Engine {
         worker::submit(lane, Box::new(run));
     }
 
-    fn note_background_error(&self, error: &Error) {
+    pub(super) fn note_background_error(&self, error: &Error) {
         if !matches!(error, Error::Closed) {
             self.maintenance.errors.fetch_add(1, Relaxed);
             *self.maintenance.last_error.lock() = Some(error.to_string());
@@ -136,6 +141,10 @@ impl Engine {
         self.schedule(Lane::Urgent, |m| &m.upkeep, |engine| engine.drop_expired());
     }
 
+    pub(super) fn schedule_log(&self) {
+        self.schedule(Lane::Urgent, |m| &m.log, |engine| engine.keep_log());
+    }
+
     /// Waits until no background work is due.
     pub(crate) fn settle(&self) {
         self.schedule_seal();
@@ -149,22 +158,26 @@ impl Engine {
     }
 
     /// Seals the segments that no chunk is taken from any more, and prepares the next one.
-    fn seal_due(&self) -> Result<()> {
+    pub(super) fn seal_due(&self) -> Result<()> {
+        self.note_segment();
         let full = self.tools.journal.full_segments();
         // As many as were filled while the last job ran: claims fill them several times as fast.
         self.tools.journal.prepare_spares(full.len().clamp(1, MOST_SPARES))?;
         if full.is_empty() {
             return Ok(());
         }
+        // What is carried over goes to another log, so that the ones before can be dropped.
+        self.tools.log.begin_next(self)?;
         let frozen = self.freeze_all(&full)?;
+        // Nothing is sealed before it is decided: a mark whose sync fails is undone in the journal.
+        self.sync_log()?;
         let runs = self.write_runs(&frozen)?;
-        // Tombstones were synced where they were; they are before that goes.
-        if self.has_tombstones() {
-            self.sync_journal()?;
-        }
         self.publish_sealed(&runs, &full)?;
         self.tools.journal.sealed(&full);
         self.drop_frozen(&full, frozen);
+        if self.maintenance.log_ended.swap(false, AcqRel) {
+            self.schedule_log();
+        }
         self.schedule_merge();
         self.grow_if_due();
         Ok(())
@@ -183,7 +196,8 @@ impl Engine {
             let carried = shard.carry_over(&self.tools, &mut call);
             frozen.extend(shard.frozen.iter().filter(|f| full.contains(&f.segment.id)).cloned());
             drop(shard);
-            // Not `finish`: this job is the sealing that a new segment would ask for.
+            // Not `finish`: this job is the sealing that a new segment would ask for, and it syncs the
+            // log when it has come to the end.
             self.tools.journal.release(call.reservation);
             if call.began_segment {
                 self.schedule_seal();
@@ -191,10 +205,6 @@ impl Engine {
             carried?;
         }
         Ok(frozen)
-    }
-
-    pub(super) fn has_tombstones(&self) -> bool {
-        self.shards.iter().any(|shard| !shard.lock().tombstones.is_empty())
     }
 
     /// Writes what is frozen as one sealed part a slice.
@@ -249,14 +259,46 @@ impl Engine {
 
     /// Names the runs in the manifest instead of the segments, then shows them to the shards.
     fn publish_sealed(&self, runs: &[Arc<Run>], sealed: &[u64]) -> Result<()> {
+        let mut unsealed = self.tools.journal.unsealed();
+        unsealed.retain(|id| !sealed.contains(id));
+        let logs = self.tools.log.droppable(&unsealed);
+        let covered_ns = self.covered_by(sealed);
+        // A file has its name before the manifest names it.
+        self.ledger.storage().sync_names()?;
         self.ledger.update(|manifest| {
             manifest.journals.retain(|id| !sealed.contains(id));
             manifest.runs.extend(runs.iter().map(|run| entry(run)));
+            manifest.logs.retain(|log| !logs.contains(&log.file));
+            manifest.covered_ns = manifest.covered_ns.max(covered_ns);
+            manifest.anchor = self.time.anchor(0);
         })?;
+        self.tools.log.dropped(&logs);
         self.change_runs(|slice, of_slice| {
             of_slice.extend(runs.iter().filter(|run| run.slice == slice).cloned());
         });
         Ok(())
+    }
+
+    /// Notes which segment is filled now.
+    fn note_segment(&self) {
+        let now_ns = self.time.now();
+        let Some(current) = self.tools.journal.unsealed().last().copied() else { return };
+        let mut seen = self.maintenance.seen.lock();
+        match seen.last_mut() {
+            Some((at, segment)) if *segment == current => *at = now_ns,
+            _ => seen.push((now_ns, current)),
+        }
+    }
+
+    /// The last instant at which one of the segments `sealed` was known to be filled: whatever was
+    /// acknowledged before is sealed with them.
+    fn covered_by(&self, sealed: &[u64]) -> i64 {
+        let mut seen = self.maintenance.seen.lock();
+        let last = seen.iter().rposition(|(_, segment)| sealed.contains(segment));
+        let Some(last) = last else { return i64::MIN };
+        let (covered_ns, _) = seen[last];
+        seen.drain(..=last);
+        covered_ns
     }
 
     /// Publishes a catalog with other sealed parts.
@@ -318,6 +360,7 @@ impl Engine {
     fn publish_merged(&self, merged: &Arc<Run>, runs: &[Arc<Run>]) -> Result<()> {
         let was_merged = |file: u64| runs.iter().any(|run| run.file == file);
         let mut expired = false;
+        self.ledger.storage().sync_names()?;
         self.ledger.update(|manifest| {
             let before = manifest.runs.len();
             manifest.runs.retain(|run| !was_merged(run.file));
@@ -372,6 +415,7 @@ impl Engine {
         self.ledger.update(|manifest| {
             manifest.runs.retain(|run| catalog.is_live(run.slice));
             manifest.eras = eras;
+            manifest.anchor = self.time.anchor(0);
             manifest.holes.retain(|hole| hole.to_ns > horizon);
         })?;
         self.schedule_merge();
@@ -400,6 +444,7 @@ impl Heartbeat for Engine {
         }
         self.tick();
         self.time.record_anchor();
+        self.note_segment();
         // What failed before is tried again.
         if !self.tools.journal.full_segments().is_empty() {
             self.schedule_seal();

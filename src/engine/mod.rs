@@ -4,6 +4,7 @@ mod batch;
 mod claims;
 mod close;
 mod event;
+mod logging;
 mod maintain;
 mod open;
 mod rebuild;
@@ -31,6 +32,8 @@ use crate::verdict::Verdict;
 
 pub(crate) use claims::{Attempt, Grant};
 pub(crate) use open::{open_dir, open_in_memory, read_header, read_manifest};
+#[cfg(feature = "test-storage")]
+pub(crate) use open::{open_dir_on_boot, open_simulated};
 pub(crate) use rebuild::FilterFile;
 pub(crate) use recover::in_order;
 
@@ -52,8 +55,6 @@ pub(crate) struct Engine {
     claims: claims::Claims,
     maintenance: maintain::Maintenance,
     recovery: Mutex<RecoveryReport>,
-    /// The first failed sync.
-    poisoned: Mutex<Option<String>>,
     closed: AtomicBool,
 }
 
@@ -108,11 +109,16 @@ impl Engine {
 
     /// What has to happen after a call that took chunks.
     #[inline(always)]
-    fn finish(&self, call: Call) {
+    fn finish(&self, mut call: Call) -> Result<()> {
+        let mut synced = Ok(());
+        if call.epoch | call.wait > 0 {
+            synced = self.finish_logged(&mut call);
+        }
         if call.began_segment {
             self.begin_sealing();
         }
         self.tools.journal.release(call.reservation);
+        synced
     }
 
     /// Begins the slices that are due.
@@ -156,17 +162,37 @@ impl Engine {
     fn with_shard<T>(
         &self,
         digest: Digest,
+        work: impl FnMut(&mut Shard, &mut Call) -> Result<T>,
+    ) -> Result<T> {
+        self.with_call(self.begin()?, digest, work)
+    }
+
+    /// [`Engine::with_shard`] for a call that marks nothing: it answers also when nothing can be
+    /// marked.
+    fn read_shard<T>(
+        &self,
+        digest: Digest,
+        work: impl FnMut(&mut Shard, &mut Call) -> Result<T>,
+    ) -> Result<T> {
+        self.with_call(Call::default(), digest, work)
+    }
+
+    #[inline(always)]
+    fn with_call<T>(
+        &self,
+        mut call: Call,
+        digest: Digest,
         mut work: impl FnMut(&mut Shard, &mut Call) -> Result<T>,
     ) -> Result<T> {
-        let mut call = Call::default();
         let index = self.shard_of(digest);
         let mut result = self.enter(index).and_then(|mut shard| work(&mut shard, &mut call));
         if let Err(Error::Full { .. }) = result {
             self.count_out_expired();
             result = self.enter(index).and_then(|mut shard| work(&mut shard, &mut call));
         }
-        self.finish(call);
-        result
+        let synced = self.finish(call);
+        let answer = result?;
+        synced.map(|()| answer)
     }
 
     #[cold]
@@ -191,14 +217,16 @@ impl Engine {
         self.prefetch(digest);
         self.require_event_time(false, "observe")?;
         self.tick();
-        let mut call = Call::default();
-        let mut shard = self.enter(self.shard_of(digest))?;
+        let mut call = self.begin()?;
+        let mut shard = match self.enter(self.shard_of(digest)) {
+            Ok(shard) => shard,
+            Err(error) => return self.finish(call).and(Err(error)),
+        };
         let target = shard.current();
         match shard.mark_if_new(&self.tools, &mut call, digest, target) {
             Ok(None) => {
                 drop(shard);
-                self.finish(call);
-                Ok(Verdict::New)
+                self.finish(call).map(|()| Verdict::New)
             }
             suspected => self.observe_suspected(shard, call, digest, suspected.map(|_| ())),
         }
@@ -224,24 +252,29 @@ impl Engine {
             let shard = self.enter(self.shard_of(digest));
             verdict = shard.and_then(|mut shard| decide(&mut shard));
         }
-        self.finish(call);
-        verdict
+        let synced = self.finish(call);
+        let verdict = verdict?;
+        synced.map(|()| verdict)
     }
 
     pub(crate) fn contains(&self, digest: Digest) -> Result<bool> {
         self.tick();
-        self.with_shard(digest, |shard, _| {
+        self.read_shard(digest, |shard, call| {
             let mask = shard.suspects(digest);
-            Ok(shard.find(digest, mask)?.is_some())
+            let found = shard.find(digest, mask)?.is_some();
+            if found {
+                shard.wait_for(&self.tools.log, call, digest);
+            }
+            Ok(found)
         })
     }
 
     pub(crate) fn forget(&self, digest: Digest) -> Result<bool> {
         self.tick();
-        let forgotten =
-            self.with_shard(digest, |shard, call| shard.forget(&self.tools, call, digest))?;
         // A lost tombstone would be a false `Duplicate`: it is synced at every level.
-        self.sync_journal()?;
+        let call = self.begin_logged()?;
+        let forgotten =
+            self.with_call(call, digest, |shard, call| shard.forget(&self.tools, call, digest))?;
         self.claims.changed();
         Ok(forgotten)
     }

@@ -5,35 +5,107 @@
 use std::sync::atomic::Ordering::Release;
 
 use super::Engine;
+use super::open::{Source, open_if_there};
 use crate::error::{Error, Result};
 use crate::format::StoreId;
 use crate::format::chunk::{self, ChunkKind};
+use crate::format::log::Entry;
 use crate::format::names::{self, Kind};
 use crate::format::record;
 use crate::journal::Segment;
+use crate::log::Level;
 use crate::replay::Replay;
 use crate::shard::control::ClaimState;
 use crate::shard::{Call, Target};
 use crate::storage::Storage;
 
-pub(super) fn replay(engine: &Engine) -> Result<()> {
+pub(super) fn replay(engine: &Engine, source: Source) -> Result<()> {
     let old = engine.ledger.read(|manifest| manifest.journals.clone());
-    let mut call = Call::default();
+    let old_logs: Vec<u64> =
+        engine.ledger.read(|manifest| manifest.logs.iter().map(|log| log.file).collect());
     let mut control = Replay::default();
-    for segment in in_order(engine.ledger.storage(), engine.header.store, &old)? {
-        replay_segment(engine, &segment, &mut call, &mut control)?;
+    let mut batch = Batch::begin(engine)?;
+    match source {
+        Source::Journal => {
+            for segment in in_order(engine.ledger.storage(), engine.header.store, &old)? {
+                replay_segment(engine, &segment, &mut batch, &mut control)?;
+            }
+        }
+        Source::Logs { logged, chunks } => {
+            if chunks {
+                replay_chunks(engine, &old, &mut batch)?;
+            }
+            for entry in logged.entries {
+                match entry {
+                    Entry::Digests(slice, digests) => {
+                        restore_digests(engine, digests.into_iter(), slice, &mut batch)?;
+                    }
+                    Entry::Record(record) => control.apply(record),
+                }
+            }
+        }
+        Source::Nothing(_) => {}
     }
     restore_control(engine, control)?;
-    settle_claims(engine, &mut call)?;
-    engine.tools.journal.release(call.reservation);
-    if old.is_empty() {
-        return Ok(());
+    settle_claims(engine, &mut batch.call)?;
+    batch.end()?;
+    engine.sync_log()?;
+    let level = engine.tools.log.level();
+    if level < Level::Interval {
+        // The old files may have been synced.
+        engine.sync_journals()?;
     }
-    if engine.has_tombstones() {
-        engine.sync_journal()?;
+    let same_level = engine.ledger.read(|manifest| manifest.level) == level.code();
+    if !(old.is_empty() && old_logs.is_empty() && same_level) {
+        engine.ledger.update(|manifest| {
+            manifest.journals.retain(|id| !old.contains(id));
+            manifest.logs.retain(|log| !old_logs.contains(&log.file));
+            manifest.level = level.code();
+        })?;
     }
-    engine.ledger.update(|manifest| manifest.journals.retain(|id| !old.contains(id)))?;
     old.iter().for_each(|id| engine.remove_file(Kind::Journal, *id));
+    old_logs.iter().for_each(|id| engine.remove_file(Kind::Log, *id));
+    Ok(())
+}
+
+/// Digests that are restored together: one block of the log.
+const BATCH: usize = 1 << 16;
+
+/// A call that is ended and begun again now and then.
+struct Batch<'a> {
+    engine: &'a Engine,
+    call: Call,
+}
+
+impl<'a> Batch<'a> {
+    fn begin(engine: &'a Engine) -> Result<Self> {
+        Ok(Batch { engine, call: engine.begin()? })
+    }
+
+    fn end(self) -> Result<()> {
+        self.engine.finish(self.call)
+    }
+
+    fn go_on(&mut self) -> Result<()> {
+        self.engine.finish(std::mem::take(&mut self.call))?;
+        self.engine.sync_log()?;
+        self.call = self.engine.begin()?;
+        Ok(())
+    }
+}
+
+/// Restores the digests of all chunks that reached the disk.
+fn replay_chunks(engine: &Engine, ids: &[u64], batch: &mut Batch<'_>) -> Result<()> {
+    let (storage, store) = (engine.ledger.storage(), engine.header.store);
+    for id in ids {
+        let Some(segment) = open_if_there(Segment::open(storage, store, *id))? else { continue };
+        for number in 0..segment.chunks() {
+            let chunk = segment.chunk(number);
+            if let Ok(Some(ChunkKind::Digests(slice))) = chunk::kind(chunk, *id, number as usize) {
+                restore_digests(engine, chunk::digests(chunk), slice, batch)?;
+            }
+        }
+    }
     Ok(())
 }
 
@@ -49,7 +121,7 @@ pub(crate) fn in_order(storage: &dyn Storage, store: StoreId, ids: &[u64]) -> Re
 fn replay_segment(
     engine: &Engine,
     segment: &Segment,
-    call: &mut Call,
+    batch: &mut Batch<'_>,
     control: &mut Replay,
 ) -> Result<()> {
     let name = names::numbered(Kind::Journal, segment.id);
@@ -59,7 +131,7 @@ fn replay_segment(
         match chunk::kind(chunk, segment.id, number as usize).map_err(damaged)? {
             None => {}
             Some(ChunkKind::Digests(slice)) => {
-                restore_digests(engine, chunk::digests(chunk), slice, call)?;
+                restore_digests(engine, chunk::digests(chunk), slice, batch)?;
             }
             Some(ChunkKind::Control(_)) => {
                 for record in record::records(chunk) {
@@ -75,7 +147,7 @@ fn restore_digests(
     engine: &Engine,
     digests: impl Iterator<Item = crate::digest::Digest>,
     slice: u64,
-    call: &mut Call,
+    batch: &mut Batch<'_>,
 ) -> Result<()> {
     let catalog = engine.catalog();
     let Some(live) = catalog.slice(slice) else { return Ok(()) };
@@ -83,8 +155,12 @@ fn restore_digests(
     let mut restored = 0;
     for digest in digests {
         let mut shard = engine.enter(engine.shard_of(digest))?;
-        shard.restore(&engine.tools, call, digest, target)?;
+        shard.restore(&engine.tools, &mut batch.call, digest, target)?;
+        drop(shard);
         restored += 1;
+        if batch.call.logged.len() >= BATCH {
+            batch.go_on()?;
+        }
     }
     engine.recovery.lock().replayed_keys += restored;
     Ok(())

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use parking_lot::Mutex;
 
 use crate::format::clock::Anchor;
+use crate::format::log::BlockHead;
 use crate::storage::Region;
 use crate::time::{ClockSource, CoarseOffset};
 
@@ -23,6 +24,14 @@ pub(super) struct EngineTime {
     anchors: Mutex<Anchors>,
 }
 
+/// What time may not fall behind.
+pub(super) struct Floors {
+    pub(super) engine_ns: i64,
+    pub(super) watermark_ns: i64,
+    /// The newest anchors of the manifest and of the logs.
+    pub(super) anchors: Vec<Anchor>,
+}
+
 struct Anchors {
     region: Region,
     sequence: u64,
@@ -37,20 +46,22 @@ const LONG_LEASE_NS: i64 = 10_000_000_000;
 pub(super) const NO_WATERMARK: i64 = -(1 << 62);
 
 impl EngineTime {
-    /// Goes on from the last anchor: on the same boot by boot time, across a reboot by what the wall
-    /// clock says, but never back. Without an anchor it begins at the wall clock. Never before
-    /// `floor_ns`.
-    pub(super) fn new(clock: ClockSource, region: Region, floor_ns: i64) -> Self {
+    /// Goes on from the last anchor, of the file or of the logs: on the same boot by boot time,
+    /// across a reboot by what the wall clock says, but never back. Without an anchor it begins at
+    /// the wall clock. Never before what is on the disk.
+    pub(super) fn new(clock: ClockSource, region: Region, floors: &Floors) -> Self {
         let (boot, wall, boot_id) = (clock.boot_nanos(), clock.wall_nanos(), clock.boot_id());
         let anchor = Anchor::load(&region);
-        let now = match anchor {
-            None => wall,
-            Some(a) if a.boot_id == boot_id && boot >= a.boot_ns => {
+        let now_from = |a: Anchor| {
+            if a.boot_id == boot_id && boot >= a.boot_ns {
                 a.engine_ns.saturating_add(boot - a.boot_ns)
+            } else {
+                a.engine_ns.saturating_add(wall.saturating_sub(a.wall_ns).max(0))
             }
-            Some(a) => a.engine_ns.saturating_add(wall.saturating_sub(a.wall_ns).max(0)),
         };
-        let now = now.max(floor_ns);
+        let anchors = || anchor.iter().chain(&floors.anchors).copied();
+        let now = anchors().map(now_from).max().unwrap_or(wall).max(floors.engine_ns);
+        let watermark = anchors().map(|a| a.watermark_ns).fold(floors.watermark_ns, i64::max);
         let time = EngineTime {
             clock,
             coarse: CoarseOffset::new(),
@@ -58,9 +69,7 @@ impl EngineTime {
             offset_ns: now - boot,
             due_ns: AtomicI64::new(i64::MIN),
             due_boot_ns: AtomicI64::new(i64::MIN),
-            watermark_ns: AtomicI64::new(
-                anchor.map_or(NO_WATERMARK, |a| a.watermark_ns.max(NO_WATERMARK)),
-            ),
+            watermark_ns: AtomicI64::new(watermark.max(NO_WATERMARK)),
             anchors: Mutex::new(Anchors {
                 region,
                 sequence: anchor.map_or(0, |a| a.sequence),
@@ -111,16 +120,32 @@ impl EngineTime {
             return;
         }
         anchors.sequence += 1;
+        self.anchor(anchors.sequence).store(&anchors.region);
+    }
+
+    /// Where time stands.
+    pub(super) fn anchor(&self, sequence: u64) -> Anchor {
         let boot_ns = self.clock.boot_nanos();
-        let anchor = Anchor {
-            sequence: anchors.sequence,
+        Anchor {
+            sequence,
             engine_ns: boot_ns.saturating_add(self.offset_ns),
             boot_ns,
             wall_ns: self.clock.wall_nanos(),
             boot_id: self.boot_id,
             watermark_ns: self.watermark(),
-        };
-        anchor.store(&anchors.region);
+        }
+    }
+
+    /// Fills in where time stands, as in an anchor.
+    pub(super) fn stamp(&self, head: &mut BlockHead) {
+        head.boot_ns = self.clock.boot_nanos();
+        head.engine_ns = head.boot_ns.saturating_add(self.offset_ns);
+        head.wall_ns = self.clock.wall_nanos();
+        head.watermark_ns = self.watermark();
+    }
+
+    pub(super) fn boot_id(&self) -> [u8; 16] {
+        self.boot_id
     }
 
     /// Nothing is written down from here on.

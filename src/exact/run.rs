@@ -115,6 +115,8 @@ impl RunWriter {
         let fields = [self.slice, self.written, self.pages as u64, checksum(&self.index), 0, 0];
         let header = FileHeader { kind: FileKind::Run, store, id: self.file, fields };
         self.out.write_at(0, &header.encode())?;
+        // The manifest will name it, and what it was made of goes.
+        self.out.sync()?;
         let region = self.out.map()?;
         // Else each page would fault when first looked up, and drop prefetches until then.
         region.advise(Advice::PopulateRead);
@@ -334,10 +336,6 @@ impl Run {
         let high = low | (u64::MAX >> bits);
         let end = self.fences.partition_point(|fence| u64::from(*fence) <= high >> 32);
         self.page_of(low)..end
-    }
-
-    pub(crate) fn region(&self) -> &Region {
-        &self.region
     }
 
     pub(crate) fn index_bytes(&self) -> u64 {

@@ -77,6 +77,12 @@ pub(crate) fn write_digest(chunk: &Chunk, slot: usize, digest: Digest) {
     chunk[2 * slot].store(digest.hi.to_le(), Release);
 }
 
+/// Empties slot `slot` again.
+pub(crate) fn clear_digest(chunk: &Chunk, slot: usize) {
+    chunk[2 * slot].store(0, Release);
+    chunk[2 * slot + 1].store(0, Release);
+}
+
 /// The digest in slot `slot`; `None` if it is empty or was half written.
 #[inline]
 pub(crate) fn read_digest(chunk: &Chunk, slot: usize) -> Option<Digest> {

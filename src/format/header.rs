@@ -81,6 +81,7 @@ pub(crate) enum FileKind {
     Journal = 1,
     Run = 2,
     Filter = 3,
+    Log = 4,
 }
 
 /// Identity and geometry of a numbered file: one page, written once. The meaning of `fields` is the

@@ -1,6 +1,7 @@
 //! The manifest: which files are live, the geometry of the window, and what is known to be complete.
 
 use super::StoreId;
+use super::clock::Anchor;
 use super::codec::{Reader, Reason, Writer};
 
 const MAGIC: &[u8; 8] = b"ONCEMANI";
@@ -46,6 +47,18 @@ pub(crate) struct FilterEntry {
     pub(crate) shard: u32,
 }
 
+/// A log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LogEntry {
+    pub(crate) file: u64,
+    /// Where it ends; [`LogEntry::IN_USE`] while it is written.
+    pub(crate) end: u64,
+}
+
+impl LogEntry {
+    pub(crate) const IN_USE: u64 = u64::MAX;
+}
+
 /// Part of a slice that is known to be lost: no observation in `[from, to)` is vouched for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hole {
@@ -71,6 +84,15 @@ pub(crate) struct Manifest {
     pub(crate) journals: Vec<u64>,
     pub(crate) runs: Vec<RunEntry>,
     pub(crate) filters: Vec<FilterEntry>,
+    /// In the order in which they were written.
+    pub(crate) logs: Vec<LogEntry>,
+    /// Every observation acknowledged before this instant of the store's time survives power loss.
+    pub(crate) covered_ns: i64,
+    /// What the logs hold of the unsealed records, since the last recovery was complete: the code of
+    /// a level, zero if nothing.
+    pub(crate) level: u64,
+    /// Where time stood when a part was last sealed, or the store opened or closed.
+    pub(crate) anchor: Anchor,
     /// Boot of the machine, and place of the files, at the last open: mapped state is trusted
     /// unverified only when both are the same.
     pub(crate) boot_id: [u8; 16],
@@ -116,6 +138,13 @@ impl Manifest {
             w.u64(filter.file);
             w.u32(filter.shard);
         });
+        put_list(&mut w, &self.logs, |w, log| {
+            w.u64(log.file);
+            w.u64(log.end);
+        });
+        w.i64(self.covered_ns);
+        w.u64(self.level);
+        put_anchor(&mut w, &self.anchor);
         w.finish()
     }
 
@@ -145,6 +174,10 @@ impl Manifest {
             runs: r
                 .list(24, |r| Ok(RunEntry { file: r.u64()?, slice: r.u64()?, keys: r.u64()? }))?,
             filters: r.list(12, |r| Ok(FilterEntry { file: r.u64()?, shard: r.u32()? }))?,
+            logs: r.list(16, |r| Ok(LogEntry { file: r.u64()?, end: r.u64()? }))?,
+            covered_ns: r.i64()?,
+            level: r.u64()?,
+            anchor: anchor(&mut r)?,
         };
         r.finish()?;
         Ok(manifest)
@@ -166,6 +199,25 @@ fn put_text(w: &mut Writer, text: &str) {
 fn text(r: &mut Reader<'_>) -> Result<String, Reason> {
     let len = r.u32()? as usize;
     Ok(String::from_utf8_lossy(r.slice(len)?).into_owned())
+}
+
+fn put_anchor(w: &mut Writer, anchor: &Anchor) {
+    w.u64(anchor.sequence);
+    for value in [anchor.engine_ns, anchor.boot_ns, anchor.wall_ns, anchor.watermark_ns] {
+        w.i64(value);
+    }
+    w.bytes(&anchor.boot_id);
+}
+
+fn anchor(r: &mut Reader<'_>) -> Result<Anchor, Reason> {
+    Ok(Anchor {
+        sequence: r.u64()?,
+        engine_ns: r.i64()?,
+        boot_ns: r.i64()?,
+        wall_ns: r.i64()?,
+        watermark_ns: r.i64()?,
+        boot_id: r.array()?,
+    })
 }
 
 fn put_geometry(w: &mut Writer, g: &Geometry) {
@@ -236,6 +288,17 @@ pub(crate) mod tests {
             journals: vec![8],
             runs: vec![RunEntry { file: 2, slice: 7, keys: 3 }],
             filters: vec![FilterEntry { file: 1, shard: 0 }],
+            logs: vec![LogEntry { file: 4, end: LogEntry::IN_USE }],
+            covered_ns: 11,
+            level: 2,
+            anchor: Anchor {
+                sequence: 1,
+                engine_ns: 2,
+                boot_ns: 3,
+                wall_ns: 4,
+                boot_id: [5; 16],
+                watermark_ns: 6,
+            },
             boot_id: [2; 16],
             place: [3; 32],
             closed_ns: i64::MIN,

@@ -17,10 +17,15 @@ pub(crate) enum Kind {
     Journal,
     Run,
     Filter,
+    Log,
 }
 
-const KINDS: [(Kind, &str); 3] =
-    [(Kind::Journal, "journal-"), (Kind::Run, "run-"), (Kind::Filter, "filter-")];
+const KINDS: [(Kind, &str); 4] = [
+    (Kind::Journal, "journal-"),
+    (Kind::Run, "run-"),
+    (Kind::Filter, "filter-"),
+    (Kind::Log, "log-"),
+];
 
 pub(crate) fn numbered(kind: Kind, id: u64) -> String {
     let prefix = KINDS.iter().find(|(k, _)| *k == kind).map_or("", |(_, prefix)| prefix);
@@ -52,7 +57,7 @@ mod tests {
 
     #[test]
     fn names_are_parsed_as_they_are_built_and_no_others() {
-        for kind in [Kind::Journal, Kind::Run, Kind::Filter] {
+        for kind in [Kind::Journal, Kind::Run, Kind::Filter, Kind::Log] {
             assert_eq!(parse(&numbered(kind, 0xfeed)), Some((kind, 0xfeed)));
         }
         for foreign in

@@ -67,6 +67,28 @@ impl Record<'_> {
         matches!(self, Record::Tombstone { .. } | Record::Revived { .. })
     }
 
+    /// Appends to a list of words, as in a chunk.
+    pub(crate) fn write(&self, out: &mut Vec<u64>) {
+        let Layout { kind, fixed, fixed_words, payload } = self.layout();
+        let start = out.len();
+        out.push(0);
+        out.extend_from_slice(&fixed[..fixed_words]);
+        out.extend(payload_words(payload));
+        let mut check = Check::new(kind);
+        out[start + 1..].iter().for_each(|word| check.add(*word));
+        let padding = payload.len().next_multiple_of(8) - payload.len();
+        out[start] = head(kind, out.len() - start, padding, &check);
+    }
+
+    /// A record from words that [`Record::write`] wrote.
+    pub(crate) fn read(words: &[u64]) -> Result<Record<'static>, &'static str> {
+        let (head_word, body) = words.split_first().ok_or("a record is empty")?;
+        if (head_word >> 16 & 0xffff) as usize != words.len() {
+            return Err("a record has another length than its entry");
+        }
+        decode_body(*head_word, body)
+    }
+
     /// Appends to `chunk` and moves the cursor on; `false` when there is no room.
     #[inline]
     pub(crate) fn append(&self, chunk: &Chunk, cursor: &mut Cursor) -> bool {
@@ -79,10 +101,7 @@ impl Record<'_> {
             check.add(word);
             cell.store(word.to_le(), Relaxed);
         }
-        for (cell, bytes) in payload_cells.iter().zip(payload.chunks(8)) {
-            let mut padded = [0; 8];
-            padded[..bytes.len()].copy_from_slice(bytes);
-            let word = u64::from_le_bytes(padded);
+        for (cell, word) in payload_cells.iter().zip(payload_words(payload)) {
             check.add(word);
             cell.store(word.to_le(), Relaxed);
         }
@@ -91,6 +110,15 @@ impl Record<'_> {
         cursor.0 += words;
         true
     }
+}
+
+/// A payload, padded with zeros.
+fn payload_words(payload: &[u8]) -> impl Iterator<Item = u64> + '_ {
+    payload.chunks(8).map(|bytes| {
+        let mut padded = [0; 8];
+        padded[..bytes.len()].copy_from_slice(bytes);
+        u64::from_le_bytes(padded)
+    })
 }
 
 /// The place of the next record in a chunk.
@@ -149,6 +177,11 @@ fn decode(
 ) -> Result<Record<'static>, &'static str> {
     let cells = chunk.get(at + 1..at + words).ok_or("a record is longer than its chunk")?;
     let body: Vec<u64> = cells.iter().map(|cell| u64::from_le(cell.load(Relaxed))).collect();
+    decode_body(head_word, &body)
+}
+
+fn decode_body(head_word: u64, body: &[u64]) -> Result<Record<'static>, &'static str> {
+    let words = body.len() + 1;
     let (kind, padding) = ((head_word & 0xff) as u8, (head_word >> 8 & 0xff) as usize);
     let mut check = Check::new(kind);
     body.iter().for_each(|word| check.add(*word));

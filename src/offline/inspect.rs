@@ -139,6 +139,7 @@ impl View {
                 Some((Kind::Journal, _)) => "unsealed records",
                 Some((Kind::Run, _)) => "sealed part",
                 Some((Kind::Filter, _)) => "filter",
+                Some((Kind::Log, _)) => "log",
                 None => match &*name {
                     names::LOCK => "lock",
                     names::STORE => "header",

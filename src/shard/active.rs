@@ -188,6 +188,19 @@ impl Active {
         }
     }
 
+    /// Takes a digest of `slice` out again.
+    #[cold]
+    pub(crate) fn withdraw(&self, digest: Digest, slice: u64) {
+        for (number, _) in self.chunks.iter().filter(|(_, of)| *of == slice) {
+            let chunk = self.segment.chunk(*number);
+            for slot in 1..SLOTS {
+                if chunk::read_digest(chunk, slot) == Some(digest) {
+                    chunk::clear_digest(chunk, slot);
+                }
+            }
+        }
+    }
+
     /// Appends a control record; `false` when it needs another chunk.
     pub(crate) fn append_control(&mut self, record: &Record<'_>) -> bool {
         let Some((number, cursor)) = &mut self.control else { return false };

@@ -4,10 +4,12 @@ use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::Ordering::AcqRel;
 
+use super::pending::Mark;
 use super::{Call, Shard, Target, Tools};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::format::record::Record;
+use crate::log::Level;
 use crate::replay::Tombstone;
 
 /// A claim in flight.
@@ -51,12 +53,26 @@ pub(crate) enum ClaimAnswer {
 }
 
 impl Shard {
-    fn journal_control(
+    /// Writes a control record to the journal, and to the log if the level asks for it.
+    pub(super) fn journal_control(
         &mut self,
         tools: &Tools,
         call: &mut Call,
         record: &Record<'_>,
     ) -> Result<()> {
+        self.journal_only(tools, call, record)?;
+        let logged = match tools.log.level() {
+            Level::Off => false,
+            Level::Tombstones => record.is_of_tombstone(),
+            Level::Interval | Level::Sync => true,
+        };
+        if logged {
+            tools.log.append(record);
+        }
+        Ok(())
+    }
+
+    fn journal_only(&mut self, tools: &Tools, call: &mut Call, record: &Record<'_>) -> Result<()> {
         if self.active.as_mut().is_some_and(|active| active.append_control(record)) {
             return Ok(());
         }
@@ -75,13 +91,15 @@ impl Shard {
     }
 
     /// Ends a claim, if there is one.
-    pub(crate) fn drop_claim(&mut self, tools: &Tools, digest: Digest) {
-        if self.claims.remove(&digest).is_some() {
+    pub(crate) fn drop_claim(&mut self, tools: &Tools, digest: Digest) -> Option<ClaimState> {
+        let claim = self.claims.remove(&digest);
+        if claim.is_some() {
             tools.claims_held.fetch_sub(1, AcqRel);
         }
+        claim
     }
 
-    fn claim_record(digest: Digest, state: &ClaimState) -> Record<'_> {
+    pub(super) fn claim_record(digest: Digest, state: &ClaimState) -> Record<'_> {
         Record::Claim {
             digest,
             token: state.token,
@@ -107,6 +125,7 @@ impl Shard {
         } else {
             let mask = self.suspects(digest);
             if self.find_counted(digest, mask)?.is_some() {
+                self.wait_for(&tools.log, call, digest);
                 self.counters.duplicate += 1;
                 return Ok(ClaimAnswer::Duplicate);
             }
@@ -132,6 +151,7 @@ impl Shard {
         };
         self.journal_control(tools, call, &Shard::claim_record(request.digest, &state))?;
         self.put_claim(tools, request.digest, state);
+        self.note_pending(&tools.log, call, request.digest, Mark::Claimed(token));
         self.counters.claims_granted += 1;
         Ok(())
     }
@@ -192,6 +212,8 @@ impl Shard {
         renewed.orphaned = false;
         self.journal_control(tools, call, &Shard::claim_record(digest, &renewed))?;
         self.put_claim(tools, digest, renewed);
+        // The owner relies on it, but if it is lost the claim only ends earlier.
+        call.must_sync |= tools.log.level() == Level::Sync;
         Ok(())
     }
 
@@ -220,6 +242,7 @@ impl Shard {
         tools.claims_held.fetch_sub(1, AcqRel);
         // The key is live from here on; should the record fail, recovery comes to the same result.
         let _ = self.journal_control(tools, call, &Record::Commit { token });
+        self.note_pending(&tools.log, call, digest, Mark::Committed(claim));
         self.counters.claims_committed += 1;
         Ok(())
     }
@@ -254,14 +277,15 @@ impl Shard {
         self.journal_control(tools, call, &record)?;
         self.drop_claim(tools, digest);
         let Some(slice) = live else { return Ok(false) };
-        self.tombstones.insert(digest, Tombstone { newest, revived: 0 });
+        let before = self.tombstones.insert(digest, Tombstone { newest, revived: 0 });
+        self.note_pending(&tools.log, call, digest, Mark::Forgotten(slice, before));
         self.count(slice, -1);
         tools.quota.give_back(1);
         self.counters.forgotten += 1;
         Ok(true)
     }
 
-    /// Notes in a tombstone that its digest was recorded again, in `slice`.
+    /// Notes in a tombstone that its digest was recorded again, in `slice`. Returns what it was.
     #[cold]
     pub(crate) fn revive(
         &mut self,
@@ -269,12 +293,13 @@ impl Shard {
         call: &mut Call,
         digest: Digest,
         slice: u64,
-    ) -> Result<()> {
-        if self.tombstones.contains_key(&digest) {
+    ) -> Result<Option<Tombstone>> {
+        let before = self.tombstones.get(&digest).copied();
+        if before.is_some() {
             self.journal_control(tools, call, &Record::Revived { digest, slice })?;
             Tombstone::revive(&mut self.tombstones, digest, slice);
         }
-        Ok(())
+        Ok(before)
     }
 
     /// Writes the claims and tombstones again, so that the segments they were in can go.

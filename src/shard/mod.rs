@@ -6,13 +6,16 @@
 
 pub(crate) mod active;
 pub(crate) mod control;
+mod pending;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use active::{Active, Taker};
 use control::ClaimState;
 use parking_lot::Mutex;
+use pending::{Mark, Pending};
 
 use crate::catalog::Catalog;
 use crate::digest::{Digest, DigestMap};
@@ -20,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::exact::index::Index;
 use crate::filter::{Filter, Place};
 use crate::journal::{Journal, Reservation};
+use crate::log::Log;
 use crate::quota::Quota;
 use crate::replay::Tombstone;
 use crate::verdict::Verdict;
@@ -27,6 +31,7 @@ use crate::verdict::Verdict;
 /// What a shard works with; shared by all shards of a store.
 pub(crate) struct Tools {
     pub(crate) journal: Journal,
+    pub(crate) log: Log,
     pub(crate) quota: Quota,
     pub(crate) refresh_on_duplicate: bool,
     /// Records of a shard in one segment, about.
@@ -56,6 +61,14 @@ pub(crate) struct Call {
     pub(crate) quota_taken: bool,
     /// A segment was begun: the one before can be sealed.
     pub(crate) began_segment: bool,
+    /// The epoch of the log that the call is in, zero if in none.
+    pub(crate) epoch: u64,
+    /// Marks for the log, each with its slice.
+    pub(crate) logged: Vec<(u64, Digest)>,
+    /// The answer waits for this epoch, zero for none.
+    pub(crate) wait: u64,
+    /// The call marked something that it has to bring to the disk.
+    pub(crate) must_sync: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,6 +102,8 @@ pub(crate) struct Shard {
     counted: (u64, i64),
     counted_before: Vec<(u64, i64)>,
     pub(crate) counters: Counters,
+    /// Marks that are not on the disk yet, oldest first.
+    pending: VecDeque<Pending>,
     pub(crate) closed: bool,
 }
 
@@ -112,6 +127,7 @@ impl Shard {
             counted: (0, 0),
             counted_before: Vec::new(),
             counters: Counters::default(),
+            pending: VecDeque::new(),
             closed: false,
         }
     }
@@ -258,8 +274,10 @@ impl Shard {
             // It counts for the slice it expires with.
             self.count(seen, -1);
             self.count(target.slice, 1);
+            self.was_refreshed(call, digest, seen);
             self.counters.refreshed += 1;
         }
+        self.wait_for(&tools.log, call, digest);
         self.counters.duplicate += 1;
         Ok(Verdict::Duplicate)
     }
@@ -313,10 +331,31 @@ impl Shard {
         target: Target,
     ) -> Result<()> {
         self.journal_digest(tools, call, digest, target)?;
-        if !self.tombstones.is_empty() {
-            self.revive(tools, call, digest, target.slice)?;
+        let tombstone = match self.tombstones.is_empty() {
+            true => None,
+            false => self.revive(tools, call, digest, target.slice)?,
+        };
+        if call.epoch > 0 {
+            self.log_mark(tools, call, digest, target, tombstone);
         }
         Ok(())
+    }
+
+    /// Logs a mark.
+    #[inline(never)]
+    fn log_mark(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        digest: Digest,
+        target: Target,
+        tombstone: Option<Tombstone>,
+    ) {
+        if tools.log.has_marks() {
+            call.logged.push((target.slice, digest));
+            let mark = Mark::Recorded(target.slice, tombstone);
+            self.note_pending(&tools.log, call, digest, mark);
+        }
     }
 
     /// Writes the digest to the journal.
@@ -440,6 +479,9 @@ impl Shard {
             return Ok(());
         }
         self.journal_digest(tools, call, digest, target)?;
+        if call.epoch > 0 && tools.log.has_marks() {
+            call.logged.push((target.slice, digest));
+        }
         self.publish(digest, target, None);
         self.count(target.slice, 1);
         tools.quota.found_unsealed();

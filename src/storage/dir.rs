@@ -11,11 +11,13 @@ use parking_lot::Mutex;
 use super::{FileWriter, Region, Storage};
 use crate::error::{Error, Result};
 use crate::format::names;
+use crate::time::ClockSource;
 
 /// A directory of which this process may be the owner.
 #[derive(Debug)]
 pub(crate) struct DirStorage {
     dir: PathBuf,
+    boot_id: [u8; 16],
     /// Held, and with it the lock, until it is released.
     lock: Mutex<Option<File>>,
 }
@@ -45,7 +47,14 @@ impl DirStorage {
         lock.set_len(0)
             .and_then(|()| lock.write_all_at(pid.as_bytes(), 0))
             .map_err(|e| Error::io("writing", &path, e))?;
-        Ok(DirStorage { dir: dir.to_owned(), lock: Mutex::new(Some(lock)) })
+        let boot_id = ClockSource::system().boot_id();
+        Ok(DirStorage { dir: dir.to_owned(), boot_id, lock: Mutex::new(Some(lock)) })
+    }
+
+    /// Takes the machine for booted anew.
+    #[cfg(feature = "test-storage")]
+    pub(crate) fn set_boot_id(&mut self, boot_id: [u8; 16]) {
+        self.boot_id = boot_id;
     }
 
     /// The directory as it is, without owning it: for reading only.
@@ -56,7 +65,8 @@ impl DirStorage {
                 Ok(_) => Error::NotAStore { dir: dir.to_owned() },
             });
         }
-        Ok(DirStorage { dir: dir.to_owned(), lock: Mutex::new(None) })
+        let boot_id = ClockSource::system().boot_id();
+        Ok(DirStorage { dir: dir.to_owned(), boot_id, lock: Mutex::new(None) })
     }
 
     /// The process that has the store open, if any.
@@ -159,6 +169,11 @@ impl FileWriter for DirFile {
         written.map_err(|e| Error::io("writing", &self.path, e))
     }
 
+    fn sync(&mut self) -> Result<()> {
+        // The length is allocated and never changes, so the data is all there is to sync.
+        self.file.sync_data().map_err(|e| Error::io("syncing", &self.path, e))
+    }
+
     fn map(self: Box<Self>) -> Result<Region> {
         memmap2::MmapOptions::new()
             .map_raw_read_only(&self.file)
@@ -213,7 +228,7 @@ impl Storage for DirStorage {
         }
     }
 
-    fn replace(&self, name: &str, bytes: &[u8], durable: bool) -> Result<()> {
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let temporary = self.path(&names::temporary(name));
         let write = || -> std::io::Result<()> {
             let mut file = OpenOptions::new()
@@ -223,12 +238,12 @@ impl Storage for DirStorage {
                 .mode(0o600)
                 .open(&temporary)?;
             file.write_all(bytes)?;
-            if durable { file.sync_all() } else { Ok(()) }
+            file.sync_all()
         };
         write().map_err(|e| Error::io("writing", &temporary, e))?;
         let path = self.path(name);
         fs::rename(&temporary, &path).map_err(|e| Error::io("renaming to", path, e))?;
-        if durable { self.sync_names() } else { Ok(()) }
+        self.sync_names()
     }
 
     fn remove(&self, name: &str) -> Result<()> {
@@ -297,12 +312,20 @@ impl Storage for DirStorage {
         Ok(place)
     }
 
+    fn boot_id(&self) -> [u8; 16] {
+        self.boot_id
+    }
+
     fn release(&self) {
         if let Some(lock) = self.lock.lock().take() {
             // Closing alone would not do: a process that is just being started by another thread
             // has the file too, and with it the lock, for a moment.
             let _ = lock.unlock();
         }
+    }
+
+    fn is_lasting(&self) -> bool {
+        true
     }
 
     fn path(&self, name: &str) -> PathBuf {

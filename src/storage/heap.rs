@@ -38,6 +38,10 @@ impl FileWriter for Region {
         Ok(())
     }
 
+    fn sync(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     fn map(self: Box<Self>) -> Result<Region> {
         Ok(*self)
     }
@@ -70,7 +74,7 @@ impl Storage for HeapStorage {
         })
     }
 
-    fn replace(&self, name: &str, bytes: &[u8], _durable: bool) -> Result<()> {
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
         self.files.lock().insert(name.to_owned(), File::Small(bytes.to_vec()));
         Ok(())
     }
@@ -100,7 +104,15 @@ impl Storage for HeapStorage {
         Ok([0; 32])
     }
 
+    fn boot_id(&self) -> [u8; 16] {
+        [0; 16]
+    }
+
     fn release(&self) {}
+
+    fn is_lasting(&self) -> bool {
+        false
+    }
 
     fn path(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("(memory)/{name}"))

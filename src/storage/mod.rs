@@ -4,6 +4,8 @@
 mod dir;
 mod heap;
 mod region;
+#[cfg(feature = "test-storage")]
+pub(crate) mod sim;
 
 use std::path::PathBuf;
 
@@ -13,10 +15,14 @@ pub(crate) use region::{Advice, Region, SharedCell, prefetch, prefetch_block};
 
 use crate::error::Result;
 
-/// A file that is being written; nothing of it is used before it is mapped.
-pub(crate) trait FileWriter {
+/// A file that is written by calls, not through a map.
+pub(crate) trait FileWriter: Send {
     /// Writes `bytes` at `offset`.
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()>;
+
+    /// Makes what was written survive power loss. After an error the file must not be used any
+    /// more: the kernel may have dropped the pages, and the next sync would succeed without them.
+    fn sync(&mut self) -> Result<()>;
 
     /// Ends writing, and maps the file for reading.
     fn map(self: Box<Self>) -> Result<Region>;
@@ -38,10 +44,10 @@ pub(crate) trait Storage: Send + Sync {
     /// The whole content of a small file; `None` if there is none.
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>>;
 
-    /// Replaces a small file whole: written beside it, renamed over it. After a crash of the process
-    /// either the old or the new content is there. `durable` makes that hold for power loss too
-    /// (file sync, rename, directory sync).
-    fn replace(&self, name: &str, bytes: &[u8], durable: bool) -> Result<()>;
+    /// Replaces a small file whole: written beside it, synced, renamed over it, the directory
+    /// synced. After a crash either the old or the new content is there; after an error too, and it
+    /// may be the new one.
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()>;
 
     /// Removes a file. What is mapped stays mapped.
     fn remove(&self, name: &str) -> Result<()>;
@@ -62,8 +68,14 @@ pub(crate) trait Storage: Send + Sync {
     /// or a restored backup has another one.
     fn place(&self) -> Result<[u8; 32]>;
 
+    /// Identifies the boot of the machine: what was mapped on another one is not trusted.
+    fn boot_id(&self) -> [u8; 16];
+
     /// Gives the directory to its next owner.
     fn release(&self);
+
+    /// Whether anything outlives the process.
+    fn is_lasting(&self) -> bool;
 
     /// The path to name in an error.
     fn path(&self, name: &str) -> PathBuf;

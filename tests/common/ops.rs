@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use onceonly::{Builder, Dedup, DigestKind, ManualClock};
+use onceonly::{Builder, Dedup, DigestKind, Durability, ManualClock};
 
 use super::model::{Id, Rules};
 
@@ -18,6 +18,27 @@ pub(crate) struct Shape {
     pub(crate) siphash: bool,
     pub(crate) event_time: bool,
     pub(crate) on_disk: bool,
+    pub(crate) level: Level,
+}
+
+/// A durability level, without its interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    Process,
+    Interval,
+    Sync,
+}
+
+impl Level {
+    pub(crate) const ALL: [Level; 3] = [Level::Process, Level::Interval, Level::Sync];
+
+    pub(crate) fn durability(self) -> Durability {
+        match self {
+            Level::Process => Durability::Process,
+            Level::Interval => Durability::Interval(Duration::from_millis(5)),
+            Level::Sync => Durability::Sync,
+        }
+    }
 }
 
 impl Shape {
@@ -47,6 +68,7 @@ impl Shape {
             .slices(self.slices)
             .expected_keys(u64::from(self.expected_keys))
             .digest(digest)
+            .durability(self.level.durability())
             .refresh_on_duplicate(self.refresh)
             .event_time(self.event_time)
             .max_event_lead(duration(self.lead_ns()))

@@ -8,7 +8,7 @@ use proptest::test_runner::Config;
 
 use crate::common::env_number;
 use crate::common::model::Id;
-use crate::common::ops::{End, Lead, Op, Shape, Step};
+use crate::common::ops::{End, Lead, Level, Op, Shape, Step};
 
 /// `default` cases, or those that `PROPTEST_CASES` demands.
 pub(crate) fn cases(default: u32) -> Config {
@@ -30,17 +30,21 @@ pub(crate) fn shape(on_disk: bool, event_time: bool) -> impl Strategy<Value = Sh
         prop_oneof![Just(None), select(&[1_u8, 2, 5, 16][..]).prop_map(Some)],
         any::<bool>(),
         any::<bool>(),
+        select(&Level::ALL[..]),
     )
-        .prop_map(move |(window_ns, slices, expected_keys, shards, refresh, siphash)| Shape {
-            window_ns,
-            slices,
-            expected_keys,
-            shards,
-            refresh,
-            siphash,
-            event_time,
-            on_disk,
-        })
+        .prop_map(
+            move |(window_ns, slices, expected_keys, shards, refresh, siphash, level)| Shape {
+                window_ns,
+                slices,
+                expected_keys,
+                shards,
+                refresh,
+                siphash,
+                event_time,
+                on_disk,
+                level,
+            },
+        )
 }
 
 fn scope() -> impl Strategy<Value = Option<u8>> {

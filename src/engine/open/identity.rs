@@ -3,9 +3,11 @@
 use crate::config::Config;
 use crate::engine::time::NO_WATERMARK;
 use crate::error::{Error, Result};
+use crate::format::clock::Anchor;
 use crate::format::header::{HeaderError, StoreHeader};
 use crate::format::manifest::{Era, Geometry, Manifest};
 use crate::format::{VERSION, names};
+use crate::log::Level;
 use crate::random;
 use crate::storage::Storage;
 
@@ -47,7 +49,7 @@ pub(super) fn create_header(config: &Config, storage: &dyn Storage) -> Result<St
         secret,
         created_ns: config.clock.wall_nanos(),
     };
-    storage.replace(names::STORE, &header.encode(), true)?;
+    storage.replace(names::STORE, &header.encode())?;
     Ok(header)
 }
 
@@ -97,7 +99,7 @@ pub(super) fn geometry(config: &Config) -> Geometry {
     }
 }
 
-pub(super) fn new_manifest(config: &Config, header: &StoreHeader) -> Manifest {
+pub(super) fn new_manifest(config: &Config, header: &StoreHeader, level: Level) -> Manifest {
     // Slices of event time are counted from long ago, so that any first event has a place.
     let start_ns = if config.event_time { NO_WATERMARK } else { header.created_ns };
     Manifest {
@@ -112,6 +114,17 @@ pub(super) fn new_manifest(config: &Config, header: &StoreHeader) -> Manifest {
         journals: Vec::new(),
         runs: Vec::new(),
         filters: Vec::new(),
+        logs: Vec::new(),
+        covered_ns: i64::MIN,
+        level: level.code(),
+        anchor: Anchor {
+            sequence: 0,
+            engine_ns: i64::MIN,
+            boot_ns: 0,
+            wall_ns: 0,
+            boot_id: [0; 16],
+            watermark_ns: i64::MIN,
+        },
         boot_id: [0; 16],
         place: [0; 32],
         closed_ns: i64::MIN,

@@ -2,6 +2,7 @@
 
 mod files;
 mod identity;
+mod salvage;
 mod trust;
 
 use std::path::Path;
@@ -15,7 +16,7 @@ use super::maintain::Maintenance;
 use super::time::EngineTime;
 use super::{Engine, FilterHint, Window, claims, recover};
 use crate::catalog::Timeline;
-use crate::config::Config;
+use crate::config::{Config, Durability};
 use crate::error::Result;
 use crate::exact::run::Run;
 use crate::filter::{Columns, Filter};
@@ -24,6 +25,7 @@ use crate::format::manifest::Manifest;
 use crate::format::names;
 use crate::journal::Journal;
 use crate::ledger::Ledger;
+use crate::log::{Level, Log};
 use crate::plan::Sizes;
 use crate::quota::Quota;
 use crate::shard::{Shard, Tools};
@@ -33,9 +35,27 @@ use crate::worker;
 use files::sized_keys;
 use identity::{create_header, geometry, new_manifest, refuse_mismatch};
 pub(crate) use identity::{read_header, read_manifest};
+use salvage::Loss;
+pub(super) use salvage::{Source, open_if_there};
 
 pub(crate) fn open_dir(config: Config, dir: &Path) -> Result<Arc<Engine>> {
     let storage = DirStorage::own(dir, config.lock_wait)?;
+    open(config, Arc::new(storage))
+}
+
+#[cfg(feature = "test-storage")]
+pub(crate) fn open_simulated(
+    config: Config,
+    disk: &crate::storage::sim::SimDisk,
+) -> Result<Arc<Engine>> {
+    open(config, disk.storage())
+}
+
+/// Opens a directory as if the machine had been booted anew.
+#[cfg(feature = "test-storage")]
+pub(crate) fn open_dir_on_boot(config: Config, dir: &Path, boot: [u8; 16]) -> Result<Arc<Engine>> {
+    let mut storage = DirStorage::own(dir, config.lock_wait)?;
+    storage.set_boot_id(boot);
     open(config, Arc::new(storage))
 }
 
@@ -54,6 +74,9 @@ struct Opening {
     trusted: bool,
     /// The files lie where they lay at the last open: this is no copy.
     same_place: bool,
+    /// Where unsealed records are read back from.
+    source: Source,
+    losses: Vec<Loss>,
 }
 
 fn open(config: Config, storage: Arc<dyn Storage>) -> Result<Arc<Engine>> {
@@ -64,23 +87,36 @@ fn open(config: Config, storage: Arc<dyn Storage>) -> Result<Arc<Engine>> {
     refuse_mismatch(&config, &header)?;
     let (manifest, created) = match read_manifest(&*storage, &header)? {
         Some(manifest) => (manifest, false),
-        None => (new_manifest(&config, &header), true),
+        None => (new_manifest(&config, &header, level(config.durability, &*storage)), true),
     };
     let report = RecoveryReport { created, ..RecoveryReport::default() };
-    let mut opening =
-        Opening { config, storage, header, manifest, report, trusted: false, same_place: false };
+    let mut opening = Opening {
+        config,
+        storage,
+        header,
+        manifest,
+        report,
+        trusted: false,
+        same_place: false,
+        source: Source::default(),
+        losses: Vec::new(),
+    };
     opening.clear_leftovers()?;
     let clock = opening.clock_region()?;
-    opening.judge_trust()?;
+    opening.judge_trust(&clock)?;
+    opening.choose_source()?;
     let time = opening.start_time(clock)?;
-    opening.check_journals(&time)?;
+    opening.note_losses(&time);
     let timeline = opening.timeline(&time);
     let runs = opening.open_runs(&timeline, &time)?;
     let filters = opening.open_filters()?;
+    opening.manifest.anchor = time.anchor(0);
     opening.publish(&timeline)?;
+    let source = std::mem::take(&mut opening.source);
     let engine = opening.assemble(time, timeline, &runs, filters)?;
-    recover::replay(&engine)?;
+    recover::replay(&engine, source)?;
     engine.begin_background();
+    engine.begin_ticking()?;
     let watched: std::sync::Weak<Engine> = Arc::downgrade(&engine);
     worker::watch(watched);
     Ok(engine)
@@ -120,7 +156,7 @@ impl Opening {
         self.manifest.closed_ns = i64::MIN;
         self.manifest.sequence += 1;
         let bytes = self.manifest.encode();
-        self.storage.replace(names::MANIFEST, &bytes, self.report.created)
+        self.storage.replace(names::MANIFEST, &bytes)
     }
 
     fn assemble(
@@ -140,8 +176,10 @@ impl Opening {
         let sizes = Sizes::of(&config);
         let opens = self.manifest.opens;
         let ledger = Arc::new(Ledger::new(self.storage, self.manifest));
+        let level = level(config.durability, ledger.storage());
         let tools = Tools {
             journal: Journal::new(Arc::clone(&ledger), sizes.segment_chunks),
+            log: Log::new(Arc::clone(&ledger), level, sizes.log_bytes),
             quota,
             refresh_on_duplicate: config.refresh_on_duplicate,
             claims_held: AtomicUsize::new(0),
@@ -172,12 +210,21 @@ impl Opening {
             claims: claims::Claims::new(opens),
             maintenance,
             recovery: Mutex::new(self.report),
-            poisoned: Mutex::default(),
             closed: AtomicBool::new(false),
         });
         for (index, shard) in engine.shards.iter().enumerate() {
             engine.set_hint(index, &shard.lock());
         }
         Ok(engine)
+    }
+}
+
+/// What is logged.
+fn level(durability: Durability, storage: &dyn Storage) -> Level {
+    match durability {
+        _ if !storage.is_lasting() => Level::Off,
+        Durability::Process => Level::Tombstones,
+        Durability::Interval(_) => Level::Interval,
+        Durability::Sync => Level::Sync,
     }
 }

@@ -1,14 +1,12 @@
-//! What of a store's directory can be trusted: leftovers, time, and the journal's segments.
+//! What of a store's directory can be trusted: leftovers, maps and time.
 
 use super::Opening;
-use super::files::is_lost;
-use crate::engine::time::EngineTime;
+use super::salvage::Source;
+use crate::engine::time::{EngineTime, Floors, NO_WATERMARK};
 use crate::error::{Error, Result};
 use crate::format::manifest::Hole;
 use crate::format::{clock, names};
-use crate::journal::Segment;
 use crate::storage::Region;
-use crate::time::ClockSource;
 
 impl Opening {
     /// Deletes what interrupted work left behind, and sets aside what is not ours.
@@ -18,6 +16,7 @@ impl Opening {
             let listed = match names::parse(&name) {
                 Some((Kind::Journal, id)) => self.manifest.journals.contains(&id),
                 Some((Kind::Run, id)) => self.manifest.runs.iter().any(|run| run.file == id),
+                Some((Kind::Log, id)) => self.manifest.logs.iter().any(|log| log.file == id),
                 Some((Kind::Filter, id)) => self.manifest.filters.iter().any(|f| f.file == id),
                 None if !names::is_ours(&name) => {
                     self.storage.set_aside(&name)?;
@@ -45,13 +44,17 @@ impl Opening {
         self.storage.create(names::CLOCK, clock::LEN)
     }
 
-    pub(super) fn judge_trust(&mut self) -> Result<()> {
-        let (boot_id, place) = (ClockSource::system().boot_id(), self.storage.place()?);
+    pub(super) fn judge_trust(&mut self, clock: &Region) -> Result<()> {
+        let (boot_id, place) = (self.storage.boot_id(), self.storage.place()?);
         let same_boot = self.manifest.boot_id == boot_id;
         self.report.rebooted = !self.report.created && !same_boot;
         let failed = !self.manifest.close_error.is_empty();
         self.report.clean_close = self.manifest.closed_ns != i64::MIN && !failed;
         self.trusted = same_boot && self.manifest.place == place;
+        if clock::Anchor::load(clock).is_none() {
+            // It is written before anything is acknowledged.
+            self.trusted = false;
+        }
         // The device may have another number after a reboot.
         self.same_place = self.manifest.place[8..] == place[8..];
         if !self.manifest.close_error.is_empty() {
@@ -62,67 +65,54 @@ impl Opening {
         Ok(())
     }
 
-    /// Where time stands now. A hole is noted where the files may lack what was acknowledged.
+    /// Where time stands now: as the newest record of it says, and never before what is on the disk.
     pub(super) fn start_time(&mut self, region: Region) -> Result<EngineTime> {
         let newest_era = self.manifest.eras.last().map_or(i64::MIN, |era| era.start_ns);
-        let floor = if self.config.event_time { i64::MIN } else { newest_era };
+        let mut floor = if self.config.event_time { i64::MIN } else { newest_era };
+        let mut watermark = NO_WATERMARK;
+        let newest_start = self.newest_start();
+        if self.config.event_time {
+            watermark = newest_start;
+        } else {
+            floor = floor.max(newest_start);
+        }
+        floor = floor.max(self.manifest.covered_ns);
+        let mut anchors = Vec::new();
+        if !self.report.created {
+            anchors.push(self.manifest.anchor);
+        }
+        if let Source::Logs { logged, .. } = &self.source {
+            anchors.extend(logged.anchor);
+        }
         let anchor = clock::Anchor::load(&region);
-        let has_anchor = anchor.is_some();
         let clock_boot = self.config.clock.boot_id();
         self.report.rebooted |= anchor.is_some_and(|anchor| anchor.boot_id != clock_boot);
-        let time = EngineTime::new(self.config.clock.clone(), region, floor);
-        if self.report.created {
-            return Ok(time);
+        let floors = Floors { engine_ns: floor, watermark_ns: watermark, anchors };
+        Ok(EngineTime::new(self.config.clock.clone(), region, &floors))
+    }
+
+    /// Notes the holes that the losses leave, now that it is known what time it is.
+    pub(super) fn note_losses(&mut self, time: &EngineTime) {
+        for loss in std::mem::take(&mut self.losses) {
+            self.note_hole(time, loss.from_ns, loss.reason);
         }
-        let reason = if !has_anchor {
-            self.trusted = false;
-            Some("the record of time is lost")
-        } else if !(self.trusted || self.report.clean_close && self.same_place) {
-            Some("the files may lack what was not yet written to the disk")
+        if let Source::Nothing(reason) = &self.source {
+            let reason = format!("{reason}; all keys of before are set aside");
+            self.note_hole(time, i64::MIN, reason);
+            self.set_all_aside();
+        }
+    }
+
+    /// Nothing from an instant of the store's time on, up to and including now, is vouched for.
+    fn note_hole(&mut self, time: &EngineTime, from_ns: i64, reason: String) {
+        let (from_ns, to_ns) = if self.config.event_time {
+            // Late events go anywhere, and what is lost may have been ahead of the clock.
+            let lead_ns = crate::time::nanos(self.config.max_event_lead);
+            (i64::MIN, time.watermark().max(time.now().saturating_add(lead_ns)))
         } else {
-            None
+            (from_ns, time.now())
         };
-        if let Some(reason) = reason {
-            self.note_hole(&time, reason);
-        }
-        Ok(time)
-    }
-
-    /// Nothing up to and including this instant is vouched for.
-    fn note_hole(&mut self, time: &EngineTime, reason: &str) {
-        let now_ns = if self.config.event_time { time.watermark() } else { time.now() };
-        let (to_ns, reason) = (now_ns.saturating_add(1), reason.to_owned());
         self.report.damage.push(reason.clone());
-        self.manifest.holes.push(Hole { from_ns: i64::MIN, to_ns, reason });
-    }
-
-    /// A damaged segment may have held tombstones, and a lost tombstone would be a false
-    /// `Duplicate`: no key that was recorded before is trusted then. Its files are set aside.
-    pub(super) fn check_journals(&mut self, time: &EngineTime) -> Result<()> {
-        let mut damage = None;
-        for id in &self.manifest.journals {
-            let name = names::numbered(names::Kind::Journal, *id);
-            match Segment::open(&*self.storage, self.header.store, *id) {
-                Ok(segment) => match segment.verify() {
-                    Ok(()) => {}
-                    Err(why) => damage = Some(format!("{name}: {why}")),
-                },
-                Err(error) if is_lost(&error) => damage = Some(error.to_string()),
-                Err(error) => return Err(error),
-            }
-        }
-        let Some(reason) = damage else { return Ok(()) };
-        self.note_hole(time, &format!("{reason}; all keys of before are set aside"));
-        let journals = std::mem::take(&mut self.manifest.journals).into_iter();
-        let journals = journals.map(|id| names::numbered(names::Kind::Journal, id));
-        let runs = std::mem::take(&mut self.manifest.runs).into_iter();
-        let runs = runs.map(|run| names::numbered(names::Kind::Run, run.file));
-        for name in journals.chain(runs) {
-            if self.storage.set_aside(&name).is_ok() {
-                self.report.set_aside.push(name);
-            }
-        }
-        // What the filter still shows of them only costs look-ups until it rotates away.
-        Ok(())
+        self.manifest.holes.push(Hole { from_ns, to_ns: to_ns.saturating_add(1), reason });
     }
 }

@@ -1,0 +1,138 @@
+//! What was marked and is not on the disk yet: whoever is told of it waits, and it is undone when
+//! the sync fails.
+
+use super::control::ClaimState;
+use super::{Call, Shard, Tools};
+use crate::digest::Digest;
+use crate::format::record::Record;
+use crate::log::{Level, Log};
+use crate::replay::Tombstone;
+
+/// A mark of an epoch of the log.
+pub(crate) struct Pending {
+    epoch: u64,
+    digest: Digest,
+    mark: Mark,
+}
+
+pub(crate) enum Mark {
+    /// Recorded in this slice; the tombstone that this ended or changed.
+    Recorded(u64, Option<Tombstone>),
+    /// Recorded again, in the second slice beside the first.
+    Refreshed(u64, u64),
+    /// Forgotten: the slice in which it was live, and the tombstone that it had before.
+    Forgotten(u64, Option<Tombstone>),
+    /// Claimed with this token.
+    Claimed(u64),
+    /// This claim was ended by a commit.
+    Committed(ClaimState),
+}
+
+impl Shard {
+    /// Notes a mark, where somebody will wait for it.
+    pub(super) fn note_pending(&mut self, log: &Log, call: &mut Call, digest: Digest, mark: Mark) {
+        let waits = log.level() == Level::Sync || matches!(mark, Mark::Forgotten(..));
+        if !waits || call.epoch == 0 {
+            return;
+        }
+        call.must_sync = true;
+        while self.pending.front().is_some_and(|first| !log.is_pending(first.epoch)) {
+            self.pending.pop_front();
+        }
+        self.pending.push_back(Pending { epoch: call.epoch, digest, mark });
+    }
+
+    /// An answer about the digest waits for what of it is not on the disk yet.
+    #[inline]
+    pub(crate) fn wait_for(&self, log: &Log, call: &mut Call, digest: Digest) {
+        if !self.pending.is_empty() {
+            self.wait_for_pending(log, call, digest);
+        }
+    }
+
+    #[cold]
+    fn wait_for_pending(&self, log: &Log, call: &mut Call, digest: Digest) {
+        let newest = self.pending.iter().rev().find(|pending| pending.digest == digest);
+        if let Some(pending) = newest.filter(|pending| log.is_pending(pending.epoch)) {
+            call.wait = call.wait.max(pending.epoch);
+        }
+    }
+
+    /// Undoes every mark of epochs up to `last` that did not reach the disk, the newest first.
+    pub(crate) fn withdraw(&mut self, tools: &Tools, last: u64) {
+        let mut kept = std::collections::VecDeque::new();
+        for pending in std::mem::take(&mut self.pending).into_iter().rev() {
+            if pending.epoch > last {
+                kept.push_front(pending);
+            } else if tools.log.is_pending(pending.epoch) {
+                self.undo(tools, pending.digest, pending.mark);
+            }
+        }
+        self.pending = kept;
+    }
+
+    fn undo(&mut self, tools: &Tools, digest: Digest, mark: Mark) {
+        match mark {
+            Mark::Recorded(slice, tombstone) => {
+                self.take_out(digest, slice);
+                self.count(slice, -1);
+                tools.quota.give_back(1);
+                self.counters.new = self.counters.new.saturating_sub(1);
+                if let Some(tombstone) = tombstone {
+                    let record = Record::Tombstone { digest, slice: tombstone.newest };
+                    self.journal_undo(tools, &record);
+                    self.tombstones.insert(digest, tombstone);
+                }
+            }
+            Mark::Refreshed(before, slice) => {
+                self.take_out(digest, slice);
+                self.count(slice, -1);
+                self.count(before, 1);
+            }
+            Mark::Forgotten(slice, before) => {
+                self.journal_undo(tools, &Record::Revived { digest, slice });
+                match before {
+                    Some(before) => self.tombstones.insert(digest, before),
+                    None => self.tombstones.remove(&digest),
+                };
+                self.count(slice, 1);
+                // Room that was given back may be gone; the key is there all the same.
+                tools.quota.give_back(-1);
+                self.counters.forgotten = self.counters.forgotten.saturating_sub(1);
+            }
+            Mark::Claimed(token) => {
+                let current = self.claims.get(&digest).is_some_and(|claim| claim.token == token);
+                if current {
+                    self.journal_undo(tools, &Record::Abandon { token });
+                    self.drop_claim(tools, digest);
+                }
+            }
+            Mark::Committed(claim) => {
+                self.journal_undo(tools, &Shard::claim_record(digest, &claim));
+                self.put_claim(tools, digest, claim);
+            }
+        }
+    }
+
+    fn take_out(&self, digest: Digest, slice: u64) {
+        for set in self.frozen.iter().map(|f| &**f).chain(&self.active) {
+            set.withdraw(digest, slice);
+        }
+    }
+
+    /// The last mark was no new key, but a refresh of one that is live in slice `before`.
+    pub(super) fn was_refreshed(&mut self, call: &Call, digest: Digest, before: u64) {
+        if let Some(last) = self.pending.back_mut()
+            && (last.epoch, last.digest) == (call.epoch, digest)
+            && let Mark::Recorded(slice, _) = last.mark
+        {
+            last.mark = Mark::Refreshed(before, slice);
+        }
+    }
+
+    /// Writes down an undoing, for a process that opens the store after this one was killed. Where
+    /// there is no space for it, that process finds a claim of a dead owner, or a key forgotten.
+    fn journal_undo(&mut self, tools: &Tools, record: &Record<'_>) {
+        let _ = self.journal_control(tools, &mut Call::default(), record);
+    }
+}

@@ -1,0 +1,126 @@
+//! Crashes of a script, and what every mix of memory and disk must come to.
+
+use std::io::ErrorKind;
+
+use onceonly::sim::{Fault, Image, Mix, SimDisk};
+
+use crate::common::Rng;
+use crate::common::ops::Level;
+use crate::judge::{Crash, Judge};
+use crate::script::{self, Script};
+
+fn any_mix(rng: &mut Rng) -> Mix {
+    let unit = [1, 8, 512, 4096][rng.below(4) as usize];
+    let survive = match rng.below(4) {
+        0 => 0,
+        1 => 255,
+        _ => rng.below(256) as u8,
+    };
+    Mix { seed: rng.next(), unit, survive }
+}
+
+/// Runs a script and makes an image at one of its calls.
+fn interrupted(level: Level, seed: u64) -> (Script, Image) {
+    let mut rng = Rng::new(seed);
+    let length = 5 + rng.below(60) as usize;
+    let disk = SimDisk::new();
+    let mut script = Script::begin(level, seed, disk.clone()).expect("a disk without faults");
+    // About as many calls as such a script makes, so that most images are made at one of them.
+    disk.snapshot_at(disk.calls() + 1 + rng.below(length as u64 * 6));
+    script.run(length);
+    let image = disk.take_image().unwrap_or_else(|| disk.snapshot());
+    (script, image)
+}
+
+/// A kill and `mixes` power losses at one of the calls of a script.
+pub(crate) fn at_any_call(level: Level, seed: u64, mixes: u64) {
+    let (script, image) = interrupted(level, seed);
+    let fates = script.fates(image.acknowledged);
+    let mut rng = Rng::new(!seed);
+    let mut judge = Judge {
+        level,
+        crash: Crash::Kill,
+        fates: &fates,
+        passed: script.passed(),
+        what: format!("{level:?}, run {seed}, kill"),
+    };
+    judge.judge(&image.after_kill(), &judge.clock(&script.clock), &mut rng);
+    judge.crash = Crash::PowerLoss;
+    for _ in 0..mixes {
+        let mix = any_mix(&mut rng);
+        judge.what = format!("{level:?}, run {seed}, {mix:?}");
+        let disk = image.after_power_loss(mix);
+        judge.judge(&disk, &judge.clock(&script.clock), &mut rng);
+    }
+}
+
+/// A second power loss, or a failing disk, while the store recovers from the first.
+pub(crate) fn during_recovery(seed: u64, mixes: u64) {
+    let level = Level::ALL[seed as usize % 3];
+    let (script, image) = interrupted(level, seed);
+    let fates = script.fates(image.acknowledged);
+    let mut rng = Rng::new(!seed);
+    let mut judge = Judge {
+        level,
+        crash: Crash::PowerLoss,
+        fates: &fates,
+        passed: script.passed(),
+        what: String::new(),
+    };
+    for _ in 0..mixes {
+        let mix = any_mix(&mut rng);
+        let mut disk = image.after_power_loss(mix);
+        let call = 1 + rng.below(40);
+        judge.what = format!("{level:?}, run {seed}, {mix:?}, again at call {call}");
+        let clock = judge.clock(&script.clock);
+        let fails = rng.below(2) == 0;
+        if fails {
+            let for_ever = rng.below(2) == 0;
+            disk.set_fault(Some(Fault { at: call, for_ever, kind: ErrorKind::Other }));
+        } else {
+            disk.snapshot_at(call);
+        }
+        let opened = script::builder(level, &clock).open_simulated(&disk);
+        if fails {
+            disk.set_fault(None);
+        } else {
+            assert!(opened.is_ok(), "{}", judge.what);
+        }
+        let again = disk.take_image().unwrap_or_else(|| disk.snapshot());
+        drop(opened);
+        disk = again.after_power_loss(any_mix(&mut rng));
+        judge.judge(&disk, &judge.clock(&clock), &mut rng);
+    }
+}
+
+/// A call fails, once or for ever; then the disk works again.
+pub(crate) fn after_a_failing_call(level: Level, seed: u64) {
+    let mut rng = Rng::new(seed);
+    let disk = SimDisk::new();
+    let kind = [ErrorKind::Other, ErrorKind::StorageFull][rng.below(2) as usize];
+    let fault = Fault { at: 1 + rng.below(250), for_ever: rng.below(2) == 0, kind };
+    disk.set_fault(Some(fault));
+    let Some(mut script) = Script::begin(level, seed, disk.clone()) else { return };
+    script.run(30);
+    let what = format!("{level:?}, run {seed}, {fault:?}");
+    judge_after(&script, &disk.snapshot(), &what, &mut rng);
+    // The disk works again: so does the store, without being opened anew.
+    disk.set_fault(None);
+    script.run(20);
+    let what = format!("{what}, and works again");
+    judge_after(&script, &disk.snapshot(), &what, &mut rng);
+}
+
+fn judge_after(script: &Script, image: &Image, what: &str, rng: &mut Rng) {
+    let fates = script.fates(image.acknowledged);
+    let (level, passed) = (script.level, script.passed());
+    for crash in [Crash::Kill, Crash::PowerLoss] {
+        let what = format!("{what}, {crash:?}");
+        let judge = Judge { level, crash, fates: &fates, passed, what };
+        let disk = match crash {
+            Crash::Kill => image.after_kill(),
+            Crash::PowerLoss => image.after_power_loss(any_mix(rng)),
+        };
+        judge.judge(&disk, &judge.clock(&script.clock), rng);
+    }
+}
