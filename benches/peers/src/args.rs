@@ -85,7 +85,7 @@ impl Args {
     }
 }
 
-fn count(text: &str) -> Result<u64> {
+pub(crate) fn count(text: &str) -> Result<u64> {
     let (digits, unit) = match text.as_bytes().last() {
         Some(b'k') => (&text[..text.len() - 1], 1_000),
         Some(b'M') => (&text[..text.len() - 1], 1_000_000),

@@ -1,6 +1,7 @@
 //! Benchmarks of `onceonly` beside what users would pick instead, and of this machine.
 
 mod args;
+mod cli;
 mod compare;
 mod contestants;
 mod floor;
@@ -35,6 +36,9 @@ usage: onceonly-peers COMMAND [--OPTION VALUE]…
               --live 10M   --rate 1M   --seconds 30   --pin no|yes
   reopen    time to the first answer after a clean close and after kill -9
               --live 100M   --more 2M   --slices all|one
+  cli       `onceonly dedup` beside huniq and runiq, whole processes; installs the two if need be
+              --rounds 9   --files uuids-1M,uuids-10M,few-10M,flights,ndjson-1M,ndjson-id-1M
+              --onceonly PATH (else it is built)   --peers DIR (where the two are installed)
   floor     what this machine charges for hashing, locking and memory
 
   all: --dir DIR for the stores (target/peers-data)   --csv FILE to append the tables to
@@ -52,6 +56,7 @@ fn run(command: &str, mut args: Args) -> Result<()> {
         "latency" => latency::main(args),
         "reopen" => reopen::main(args),
         "reopen-child" => reopen::child(args),
+        "cli" => cli::main(args),
         "floor" => floor::main(args),
         other => Err(format!("no command is named {other:?}\n{USAGE}").into()),
     }
