@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Dedup(Box<DedupArgs>),
     /// Print the memory, disk and files that a window takes, before anything is written
     Plan(PlanArgs),
+    /// Measure this machine for about a minute, and recommend a batch size and a number of shards
+    Bench(BenchArgs),
     /// Print what a store holds, also while a process has it open
     Inspect(StoreArgs),
     /// Check every file of a store, also while a process has it open; exit code 1 if one is damaged
@@ -191,6 +193,24 @@ pub(crate) struct PlanArgs {
     /// How long a key is remembered, such as 90s, 1h or 7d
     #[arg(long, value_name = "TIME", value_parser = units::parse_window)]
     pub(crate) window: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// How long to measure; filling the stores comes on top
+    #[arg(long, value_name = "SECONDS", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: u64,
+
+    /// Live keys of the window; a larger window takes longer to fill
+    #[arg(long, value_name = "KEYS", default_value_t = 2_000_000,
+          value_parser = clap::value_parser!(u64).range(262_144..=1_000_000_000))]
+    pub(crate) live: u64,
+
+    /// Where to make the stores, about 25 bytes a live key; they are deleted at the end. By default
+    /// the directory for temporary files, which may be memory: name one on the disk that counts
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@
 //! usage; a reader that closes the pipe ends the command quietly.
 
 mod args;
+mod bench;
 mod count;
 mod decide;
 mod dedup;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
     let done = match &cli.command {
         Command::Dedup(args) => dedup::run(args),
         Command::Plan(args) => plan::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Inspect(args) => offline::inspect(args),
         Command::Verify(args) => offline::verify(args),
         Command::Explain(args) => offline::explain(args),

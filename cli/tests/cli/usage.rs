@@ -5,7 +5,7 @@ use crate::support::Place;
 #[test]
 fn wrong_usage_is_exit_code_2() {
     let place = Place::new().with("x", "a\n").with("x.csv", "a\n1\n").with("x.ndjson", "{}\n");
-    let wrong: [(&[&str], &str); 20] = [
+    let wrong: [(&[&str], &str); 22] = [
         (&[], "Usage"),
         (&["frobnicate"], "frobnicate"),
         (&["dedup", "--no-such-flag"], "--no-such-flag"),
@@ -26,6 +26,8 @@ fn wrong_usage_is_exit_code_2() {
         (&["plan", "--rate", "50k", "--window", "1h"], "50k"),
         (&["plan", "--window", "1h"], "--rate"),
         (&["explain", "seen", "a", "b"], "--fields"),
+        (&["bench", "--seconds", "0"], "--seconds"),
+        (&["bench", "--live", "7"], "--live"),
     ];
     for (args, word) in wrong {
         let ran = place.run(args);
@@ -65,4 +67,16 @@ fn a_plan_names_memory_and_disk() {
     place.run(&["plan", "--rate", "1/d", "--window", "1s"]).ok();
     place.run(&["plan", "--rate", "999G/s", "--window", "70y"]).fails(2, &["keys"]);
     assert!(std::fs::read_dir(place.path(".")).unwrap().next().is_none(), "wrote something");
+}
+
+#[test]
+fn a_bench_measures_recommends_and_leaves_nothing_behind() {
+    let place = Place::new();
+    let table = place.run(&["bench", "--seconds", "1", "--live", "262144", "--dir", "."]).ok();
+    assert!(table.starts_with("ns a key, 262,144 live keys"), "{table}");
+    for word in ["1 thread, one", "1 thread, batch 32", "1 shard ", "64 shards", "recommended: "] {
+        assert!(table.contains(word), "no `{word}` in {table}");
+    }
+    assert!(std::fs::read_dir(place.path(".")).unwrap().next().is_none(), "left something");
+    place.run(&["bench", "--seconds", "1", "--dir", "nowhere"]).fails(1, &["nowhere"]);
 }
