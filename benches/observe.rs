@@ -5,10 +5,10 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::keys::{Key, Repeat, key};
+use common::keys::{Key, Repeat, key, mix};
 use common::{Steady, group, observe_batches, observe_each};
 use criterion::{Criterion, criterion_group, criterion_main};
-use onceonly::Dedup;
+use onceonly::{Dedup, DigestKind, Durability};
 
 const LIVE: u64 = 1_000_000;
 
@@ -38,11 +38,82 @@ fn batch_sizes(criterion: &mut Criterion) {
     }
 }
 
+/// From what fits into the cache to what does not; `ONCEONLY_BENCH_LIVE=100000000` adds a size.
+fn sizes(criterion: &mut Criterion) {
+    let mut group = group(criterion, "observe/mixed/live keys");
+    let larger = std::env::var("ONCEONLY_BENCH_LIVE").ok();
+    let larger = larger.map(|text| text.parse().expect("ONCEONLY_BENCH_LIVE is a number of keys"));
+    for live in [1 << 16, 1 << 18, LIVE, 4 * LIVE].into_iter().chain(larger) {
+        let mut steady = Steady::on_disk(live, Repeat::Window);
+        group.bench_function(format!("{live}/one"), |b| {
+            b.iter_custom(|keys| steady.feed(keys, observe_each));
+        });
+        group.bench_function(format!("{live}/batch-32"), |b| {
+            b.iter_custom(|keys| steady.feed(keys, |s, k| observe_batches(s, k, 32)));
+        });
+    }
+}
+
+/// What a longer key costs under each digest. Duplicates, so that the store stays as it is.
+fn key_lengths(criterion: &mut Criterion) {
+    let mut group = group(criterion, "observe/64k/key length");
+    for (name, kind) in [("xxh3", DigestKind::Xxh3), ("siphash13", DigestKind::SipHash13)] {
+        let builder = Dedup::builder().window(Duration::from_secs(24 * 3600)).digest(kind);
+        let store = builder.expected_keys(1 << 17).in_memory().expect("open");
+        for len in [8, 16, 36, 64, 128, 256] {
+            let keys: Vec<Vec<u8>> = (0..1 << 14).map(|index| long_key(index, len)).collect();
+            let mut verdicts = Vec::new();
+            for batch in keys.chunks(64) {
+                store.observe_batch_into(batch, &mut verdicts).expect("observe a batch");
+            }
+            group.bench_function(format!("{name}/{len}/batch-32"), |b| {
+                b.iter_custom(|asked| {
+                    let start = Instant::now();
+                    for batch in keys.chunks(32).cycle().take(asked.div_ceil(32) as usize) {
+                        store.observe_batch_into(batch, &mut verdicts).expect("observe a batch");
+                    }
+                    start.elapsed()
+                });
+            });
+        }
+    }
+}
+
+/// A key of `len` bytes, at least 8.
+fn long_key(index: u64, len: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> = key(len as u64, index).iter().copied().cycle().take(len).collect();
+    bytes[..8].copy_from_slice(&mix(index).to_ne_bytes());
+    bytes
+}
+
+/// What each level of durability costs, one at a time and in batches.
+fn durability(criterion: &mut Criterion) {
+    let mut group = group(criterion, "observe/64k/durability");
+    let levels = [
+        ("process", Durability::Process),
+        ("interval-100ms", Durability::Interval(Duration::from_millis(100))),
+        ("sync", Durability::Sync),
+    ];
+    for (name, level) in levels {
+        let mut steady = Steady::with(1 << 16, |builder| builder.durability(level));
+        group.bench_function(format!("{name}/one"), |b| {
+            b.iter_custom(|keys| steady.feed(keys, observe_each));
+        });
+        for batch in [32, 1024] {
+            group.bench_function(format!("{name}/batch-{batch}"), |b| {
+                b.iter_custom(|keys| steady.feed(keys, |s, k| observe_batches(s, k, batch)));
+            });
+        }
+    }
+}
+
 /// Time over keys: with two threads half of what a thread spends on a key.
 fn threads(criterion: &mut Criterion) {
     let mut group = group(criterion, "observe/1M/threads");
     let mut steady = Steady::on_disk(LIVE, Repeat::EarlierChunks);
-    for threads in [1, 2] {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let numbers = std::iter::successors(Some(1), |threads| Some(threads * 2));
+    for threads in numbers.take_while(|&threads| threads <= cores.max(2)) {
         group.bench_function(format!("{threads}/one"), |b| {
             b.iter_custom(|keys| steady.feed_threads(keys, threads, observe_each));
         });
@@ -81,5 +152,14 @@ fn system_clock(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, kinds, batch_sizes, threads, system_clock);
+criterion_group!(
+    benches,
+    kinds,
+    batch_sizes,
+    sizes,
+    key_lengths,
+    durability,
+    threads,
+    system_clock
+);
 criterion_main!(benches);

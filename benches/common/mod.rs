@@ -43,6 +43,14 @@ impl Steady {
         Steady::filled(store, clock, live, repeat, Some(dir))
     }
 
+    /// On disk, with other settings.
+    pub(crate) fn with(live: u64, set: impl FnOnce(Builder) -> Builder) -> Self {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+        let (clock, builder) = builder(live);
+        let store = set(builder).open(dir.path()).expect("open");
+        Steady::filled(store, clock, live, Repeat::Window, Some(dir))
+    }
+
     pub(crate) fn in_memory(live: u64) -> Self {
         let (clock, builder) = builder(live);
         Steady::filled(builder.in_memory().expect("open"), clock, live, Repeat::Window, None)
