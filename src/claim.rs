@@ -60,6 +60,9 @@ pub struct ClaimInfo {
     pub lease_left: Duration,
     /// The owner is gone: the claim was in flight when a former process ended.
     pub orphaned: bool,
+    /// The timestamp given to `claim_at`, from which the key is remembered once it is committed;
+    /// `None` in stores without event time.
+    pub event_time: Option<Timestamp>,
     /// What [`ClaimOptions::note`] gave.
     pub note: Vec<u8>,
 }
@@ -71,7 +74,6 @@ pub struct ClaimGuard {
     engine: Arc<Engine>,
     digest: Digest,
     token: u64,
-    event_time: Option<Timestamp>,
     /// The drop has nothing to do: committed, abandoned, or a commit was attempted.
     settled: AtomicBool,
 }
@@ -88,7 +90,6 @@ impl ClaimGuard {
             engine: Arc::clone(engine),
             digest: grant.digest,
             token: grant.token,
-            event_time: grant.event_time,
             settled: AtomicBool::new(false),
         }
     }
@@ -117,14 +118,15 @@ impl ClaimGuard {
         self.engine.renew(self.digest, self.token)
     }
 
-    /// Marks the key as done: it answers `Duplicate` for the window, from now.
+    /// Marks the key as done: it answers `Duplicate` for the window, from now; in event time, from
+    /// the timestamp of its claim, also where that was taken over or made before a restart.
     ///
     /// # Errors
     /// [`Error::LeaseLost`] when the claim was taken over or its key forgotten (a lease that ran out
     /// but was not taken over is still good); [`Error::Full`], [`Error::Io`], [`Error::Closed`].
     pub fn commit(self) -> std::result::Result<(), CommitError> {
         self.settled.store(true, Ordering::Relaxed);
-        match self.engine.commit(self.digest, self.token, self.event_time) {
+        match self.engine.commit(self.digest, self.token) {
             Ok(()) => Ok(()),
             Err(error) => Err(CommitError::new(self, error)),
         }
@@ -245,7 +247,7 @@ fn commit_of_one_store(guards: &[ClaimGuard], first: usize, failed: &mut Vec<Opt
         if Arc::ptr_eq(&guard.engine, engine) {
             guard.settled.store(true, Ordering::Relaxed);
             places.push(place);
-            claims.push((guard.digest, guard.token, guard.event_time));
+            claims.push((guard.digest, guard.token));
         }
     }
     engine.commit_batch(&claims, |at, result| {

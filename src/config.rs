@@ -219,8 +219,8 @@ impl Builder {
     /// them.
     ///
     /// # Errors
-    /// [`Error::NotAStore`] when there is none; [`Error::Version`], [`Error::Corrupt`],
-    /// [`Error::Io`].
+    /// [`Error::NotAStore`] when there is none, [`Error::Unfinished`] when its creation was
+    /// interrupted; [`Error::Version`], [`Error::Corrupt`], [`Error::Io`].
     pub fn stored(dir: impl AsRef<Path>) -> Result<Builder> {
         crate::offline::stored_settings(dir.as_ref()).map(|settings| Builder { settings })
     }

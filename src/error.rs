@@ -65,6 +65,15 @@ pub enum Error {
         /// The directory that was named.
         dir: PathBuf,
     },
+    /// The process that created the store died before it was done: it holds no keys yet, and its
+    /// settings are not known.
+    #[error(
+        "{} is a store that was not created to the end: open it with its window, which ends that", dir.display()
+    )]
+    Unfinished {
+        /// The directory that was named.
+        dir: PathBuf,
+    },
     /// A setting is missing or absurd.
     #[error("setting `{field}`: {reason}")]
     Config {

@@ -132,27 +132,95 @@ impl Plan {
     }
 }
 
-fn mebibytes(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
+/// Bytes in the unit that leaves one to four digits before the point.
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 < 1024 {
+            return f.pad(&format!("{} B", self.0));
+        }
+        let mut value = self.0 as f64 / 1024.0;
+        let mut unit = 0;
+        // 1023.96 would be shown as 1024.0.
+        while value >= 1023.95 && unit + 1 < UNITS.len() {
+            value /= 1024.0;
+            unit += 1;
+        }
+        f.pad(&format!("{value:.1} {}", UNITS[unit]))
+    }
+}
+
+const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+
+/// A span of time in its two largest units; whole ones from a minute on.
+struct Span(Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // 59.9996 would be shown as 60.000.
+        let is_short = self.0 < Duration::from_micros(59_999_500);
+        let seconds = if is_short { 0 } else { self.0.as_secs_f64().round() as u64 };
+        let two = |large: u64, a: &str, small: u64, b: &str| match (seconds % large) / small {
+            0 => format!("{} {a}", seconds / large),
+            rest => format!("{} {a} {rest} {b}", seconds / large),
+        };
+        f.pad(&match seconds {
+            86_400.. => two(86_400, "d", 3_600, "h"),
+            3_600.. => two(3_600, "h", 60, "min"),
+            60.. => two(60, "min", 1, "s"),
+            _ if self.0.subsec_nanos() == 0 => format!("{} s", self.0.as_secs()),
+            _ => format!("{:.3?}", self.0),
+        })
+    }
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "memory               {:>12.1} MiB", mebibytes(self.memory_bytes))?;
-        writeln!(f, "  of that the filter {:>12.1} MiB", mebibytes(self.filter_bytes))?;
-        writeln!(f, "disk                 {:>12.1} MiB", mebibytes(self.disk_bytes))?;
+        writeln!(f, "memory               {:>12}", Bytes(self.memory_bytes))?;
+        writeln!(f, "  of that the filter {:>12}", Bytes(self.filter_bytes))?;
+        writeln!(f, "disk                 {:>12}", Bytes(self.disk_bytes))?;
         writeln!(f, "files, at most       {:>12}", self.files)?;
         let (memory, disk) = (self.memory_per_further_million, self.disk_per_further_million);
-        writeln!(
-            f,
-            "each further million {:>12.1} MiB memory, {:.1} MiB disk",
-            mebibytes(memory),
-            mebibytes(disk)
-        )?;
+        let (memory, disk) = (Bytes(memory), Bytes(disk));
+        writeln!(f, "each further million {memory:>12} memory, {disk} disk")?;
         writeln!(f, "filter bits a key    {:>12.1}", self.filter_bits_per_key)?;
         let rate = self.expected_false_positive_rate;
         writeln!(f, "false positives      {:>12.3} %", rate * 100.0)?;
-        writeln!(f, "expiry in steps of   {:>12?}", self.slice)?;
-        write!(f, "remembered at most   {:>12?}", self.max_age)
+        writeln!(f, "expiry in steps of   {:>12}", Span(self.slice))?;
+        write!(f, "remembered at most   {:>12}", Span(self.max_age))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_and_spans_are_shown_in_units_that_fit() {
+        let shown = [0, 1023, 1024, 1536, 1 << 20, (1 << 30) - 1, 5 << 30, 3 << 40, u64::MAX];
+        let shown = shown.map(|bytes| Bytes(bytes).to_string());
+        let expected =
+            ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "1.0 GiB", "5.0 GiB", "3.0 TiB"];
+        assert_eq!(shown[..8], expected);
+        assert_eq!(shown[8], "16384.0 PiB");
+        let spans = [
+            (Duration::from_nanos(15), "15.000ns"),
+            (Duration::from_millis(1500), "1.500s"),
+            (Duration::from_secs(10), "10 s"),
+            (Duration::from_millis(59_600), "59.600s"),
+            (Duration::from_secs(3600) / 7, "8 min 34 s"),
+            (Duration::from_secs(3600) + Duration::from_secs(3600) / 7, "1 h 8 min"),
+            (Duration::from_secs(7200), "2 h"),
+            (Duration::from_secs(86_400) * 8 / 7, "1 d 3 h"),
+            (Duration::from_nanos(59_999_999_999), "1 min"),
+        ];
+        for (span, expected) in spans {
+            assert_eq!(Span(span).to_string(), expected);
+        }
+        assert_eq!(
+            format!("{:>9}|{:>6}", Bytes(1 << 20), Span(Duration::ZERO)),
+            "  1.0 MiB|   0 s"
+        );
     }
 }

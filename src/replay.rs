@@ -10,6 +10,7 @@ use crate::format::record::Record;
 pub(crate) struct OpenClaim {
     pub(crate) token: u64,
     pub(crate) deadline_ns: i64,
+    pub(crate) event_ns: Option<i64>,
     pub(crate) note: Vec<u8>,
 }
 
@@ -58,9 +59,10 @@ impl Replay {
             Record::Revived { digest, slice } => {
                 Tombstone::revive(&mut self.tombstones, digest, slice)
             }
-            Record::Claim { digest, token, deadline_ns, note } => {
+            Record::Claim { digest, token, deadline_ns, event_ns, note } => {
                 self.tokens.insert(token, digest);
-                let claim = OpenClaim { token, deadline_ns, note: note.into_owned() };
+                let note = note.into_owned();
+                let claim = OpenClaim { token, deadline_ns, event_ns, note };
                 self.claims.insert(digest, claim);
             }
             Record::Commit { token } | Record::Abandon { token } => self.end(token),

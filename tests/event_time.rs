@@ -205,6 +205,56 @@ fn a_commit_counts_from_the_timestamp_of_its_claim() {
     assert_eq!(store.observe_at("a", at(71)).unwrap(), Verdict::New);
 }
 
+/// Promises 4 and 8: also for a claim that is taken over, and after a restart in which it was in
+/// flight: its timestamp is journaled with it.
+#[test]
+fn a_taken_over_claim_counts_from_the_timestamp_of_the_first() {
+    for restarts in 0..3 {
+        let (dir, clock) = (TempDir::new().unwrap(), ManualClock::new(start()));
+        let open = || builder().clock(clock.clone()).open(dir.path()).unwrap();
+        let mut store = open();
+        let claim = store.claim_at("a", at(0)).unwrap();
+        let Claim::Granted(guard) = claim else { panic!("not granted") };
+        assert_eq!(store.observe_at("b", at(55)).unwrap(), Verdict::New);
+        for _ in 0..restarts {
+            store.close().unwrap();
+            store = open();
+        }
+        let claims = store.claims().unwrap();
+        assert_eq!(claims[0].event_time, Some(at(0)));
+        clock.advance(Duration::from_secs(31));
+        let mut expired = store.expired_claims().unwrap();
+        assert_eq!(store.claims().unwrap()[0].event_time, Some(at(0)));
+        expired.pop().unwrap().commit().unwrap();
+        assert_eq!(store.observe_at("a", at(60)).unwrap(), Verdict::Duplicate);
+        assert_eq!(store.observe_at("a", at(71)).unwrap(), Verdict::New);
+        drop(guard);
+    }
+}
+
+/// A watermark that was reached under a larger limit is accepted from whoever gives it, one key or
+/// a batch; beyond it the limit holds.
+#[test]
+fn a_smaller_lead_after_reopening_refuses_one_key_and_a_batch_alike() {
+    let dir = TempDir::new().unwrap();
+    let store = builder().open(dir.path()).unwrap();
+    assert_eq!(store.observe_at("a", at(3_000)).unwrap(), Verdict::New);
+    drop(store);
+    let store = builder().max_event_lead(Duration::from_secs(10)).open(dir.path()).unwrap();
+    assert_eq!(store.observe_at("one", at(3_000)).unwrap(), Verdict::New);
+    let verdicts = store.observe_batch_at(&[("batch", at(3_000)), ("batch", at(2_990))]).unwrap();
+    assert_eq!(verdicts, [Verdict::New, Verdict::Duplicate]);
+    let ahead = Err(at(3_001));
+    let refused = |error: Error| match error {
+        Error::TimestampAhead { timestamp, .. } => timestamp,
+        other => panic!("{other}"),
+    };
+    assert_eq!(store.observe_at("b", at(3_001)).map_err(refused), ahead);
+    let batch = store.observe_batch_at(&[("b", at(3_000)), ("b", at(3_001))]);
+    assert_eq!(batch.map_err(|failed| refused(failed.into_parts().1)).map(|_| Verdict::New), ahead);
+    assert_eq!(store.observe_at("b", at(3_000)).unwrap(), Verdict::New);
+}
+
 /// Promise 6: in event time the guarantee is told in event time.
 #[test]
 fn guaranteed_since_follows_the_watermark() {

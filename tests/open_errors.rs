@@ -108,6 +108,34 @@ fn an_empty_or_missing_directory_becomes_a_store() {
     assert!(is_new(&builder().open(deep.path().join("a/b/c")).unwrap(), "a"));
 }
 
+/// A process that dies while it creates a store leaves a directory that is none yet: looking at it
+/// says so, and opening it ends the creation.
+#[test]
+fn a_store_that_was_not_created_to_the_end_is_told_from_none() {
+    let whole = TempDir::new().unwrap();
+    builder().open(whole.path()).unwrap().close().unwrap();
+    let dir = TempDir::new().unwrap();
+    let told = || {
+        let errors =
+            [Builder::stored(dir.path()).err(), onceonly::offline::inspect(dir.path()).err()];
+        errors.map(|error| match error.expect("nothing is there yet") {
+            Error::NotAStore { dir: told } if told == dir.path() => "none",
+            Error::Unfinished { dir: told } if told == dir.path() => "unfinished",
+            other => panic!("{other}"),
+        })
+    };
+    assert_eq!(told(), ["none"; 2]);
+    for file in ["LOCK", "STORE.tmp", "STORE", "CLOCK"] {
+        let name = file.strip_suffix(".tmp").unwrap_or(file);
+        fs::copy(whole.path().join(name), dir.path().join(file)).unwrap();
+        assert_eq!(told(), ["unfinished"; 2], "after {file}");
+    }
+    let store = builder().open(dir.path()).unwrap();
+    assert!(store.stats().recovery.created && is_new(&store, "a"));
+    drop(store);
+    assert!(Builder::stored(dir.path()).is_ok());
+}
+
 /// Paths that cannot hold a store are I/O errors with the path and the cause.
 #[test]
 fn a_path_that_cannot_hold_a_store_is_an_io_error() {

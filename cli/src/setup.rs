@@ -134,13 +134,20 @@ fn stored(dir: &Path, window: Option<Duration>, fresh: impl Fn() -> Builder) -> 
         (Ok(builder), None) => Ok(builder),
         // Nothing there yet, or a run was killed while it created the store, or the directory
         // belongs to something else: opening it tells them apart.
-        (Err(StoreError::NotAStore { .. } | StoreError::Io { .. }), Some(window)) => {
-            Ok(fresh().window(window))
+        (
+            Err(
+                StoreError::NotAStore { .. }
+                | StoreError::Unfinished { .. }
+                | StoreError::Io { .. },
+            ),
+            Some(window),
+        ) => Ok(fresh().window(window)),
+        (Err(error), None) if matches!(error, StoreError::Unfinished { .. }) || is_unused(dir) => {
+            usage(format!(
+                "{} holds no state yet: --window says how long a key is to be remembered",
+                dir.display()
+            ))
         }
-        (Err(_), None) if is_unused(dir) => usage(format!(
-            "{} holds no state yet: --window says how long a key is to be remembered",
-            dir.display()
-        )),
         (Err(error), _) => Err(name_store(dir)(error)),
     }
 }
@@ -148,9 +155,10 @@ fn stored(dir: &Path, window: Option<Duration>, fresh: impl Fn() -> Builder) -> 
 /// Puts the store's directory before an error that does not name it.
 pub(crate) fn name_store(dir: &Path) -> impl Fn(StoreError) -> anyhow::Error + '_ {
     move |error| match error {
-        StoreError::NotAStore { .. } | StoreError::Io { .. } | StoreError::Corrupt { .. } => {
-            error.into()
-        }
+        StoreError::NotAStore { .. }
+        | StoreError::Unfinished { .. }
+        | StoreError::Io { .. }
+        | StoreError::Corrupt { .. } => error.into(),
         _ => anyhow::Error::new(error).context(dir.display().to_string()),
     }
 }

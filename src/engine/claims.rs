@@ -26,7 +26,6 @@ pub(crate) enum Attempt {
 pub(crate) struct Grant {
     pub(crate) digest: Digest,
     pub(crate) token: u64,
-    pub(crate) event_time: Option<Timestamp>,
 }
 
 pub(super) struct Claims {
@@ -81,15 +80,18 @@ impl Engine {
         // Before the table is asked, so that a lease never ends later than its owner believes.
         let lease_ns = lease_ns.unwrap_or(self.config.lease_ns);
         let now_ns = self.time.now_for(lease_ns);
-        let request = ClaimRequest { digest, now_ns, lease_ns, note };
+        let event_ns = event_time.map(Timestamp::as_unix_nanos);
+        let request = ClaimRequest { digest, now_ns, lease_ns, event_ns, note };
         self.with_shard(digest, |shard, call| {
-            let too_old =
-                |time: Timestamp| self.event_target(shard, time.as_unix_nanos()).is_none();
-            if event_time.is_some_and(too_old) {
+            let target = match event_ns {
+                Some(time_ns) => self.event_target(shard, time_ns),
+                None => Some(shard.current()),
+            };
+            let Some(target) = target else {
                 shard.counters.too_old += 1;
                 return Ok(Attempt::TooOld);
-            }
-            self.claim_in(shard, call, &request, event_time)
+            };
+            self.claim_in(shard, call, &request, target)
         })
     }
 
@@ -98,17 +100,15 @@ impl Engine {
         shard: &mut Shard,
         call: &mut Call,
         request: &ClaimRequest<'_>,
-        event_time: Option<Timestamp>,
+        target: Target,
     ) -> Result<Attempt> {
         let mut token = 0;
-        let answer = shard.claim(&self.tools, call, request, || {
+        let answer = shard.claim(&self.tools, call, request, target, || {
             token = self.claims.token();
             token
         })?;
         Ok(match answer {
-            ClaimAnswer::Granted => {
-                Attempt::Granted(Grant { digest: request.digest, token, event_time })
-            }
+            ClaimAnswer::Granted => Attempt::Granted(Grant { digest: request.digest, token }),
             ClaimAnswer::InFlight(lease_left) => Attempt::InFlight { lease_left },
             ClaimAnswer::Duplicate => Attempt::Duplicate,
         })
@@ -128,8 +128,9 @@ impl Engine {
         let lease_ns = lease_ns.unwrap_or(self.config.lease_ns);
         let mut call = self.begin()?;
         let result = self.for_each_of_batch(digests, |shard, at, digest| {
-            let request = ClaimRequest { digest, now_ns, lease_ns, note: &[] };
-            answer(at, self.claim_in(shard, &mut call, &request, None)?);
+            let request = ClaimRequest { digest, now_ns, lease_ns, event_ns: None, note: &[] };
+            let target = shard.current();
+            answer(at, self.claim_in(shard, &mut call, &request, target)?);
             Ok(())
         });
         result.and(self.finish(call))
@@ -144,28 +145,27 @@ impl Engine {
         self.with_shard(digest, |shard, call| shard.renew(&self.tools, call, digest, token, now_ns))
     }
 
-    pub(crate) fn commit(
-        &self,
-        digest: Digest,
-        token: u64,
-        event_time: Option<Timestamp>,
-    ) -> Result<()> {
+    pub(crate) fn commit(&self, digest: Digest, token: u64) -> Result<()> {
         if !self.config.event_time {
             self.tick();
         }
         let committed = self.with_shard(digest, |shard, call| {
-            let target = self.commit_target(shard, event_time);
+            let target = self.commit_target(shard, digest);
             shard.commit(&self.tools, call, digest, token, target)
         });
         self.claims.changed();
         committed
     }
 
-    /// The slice a commit goes to. One whose time has left the window goes to the oldest slice: it
-    /// is remembered for what is left of it.
-    fn commit_target(&self, shard: &Shard, event_time: Option<Timestamp>) -> Target {
-        let Some(time) = event_time else { return shard.current() };
-        self.event_target(shard, time.as_unix_nanos()).unwrap_or_else(|| {
+    /// The slice a commit goes to: in event time that of the claim's timestamp. One whose time has
+    /// left the window goes to the oldest slice: it is remembered for what is left of it.
+    fn commit_target(&self, shard: &Shard, digest: Digest) -> Target {
+        if !self.config.event_time {
+            return shard.current();
+        }
+        let claim = shard.claims.get(&digest);
+        let Some(time_ns) = claim.and_then(|claim| claim.event_ns) else { return shard.current() };
+        self.event_target(shard, time_ns).unwrap_or_else(|| {
             let oldest = &shard.catalog.slices[0];
             Target { slice: oldest.sequence, column: oldest.column }
         })
@@ -174,7 +174,7 @@ impl Engine {
     /// Commits many claims of this store; `answer` gets place and result, shard by shard.
     pub(crate) fn commit_batch(
         &self,
-        claims: &[(Digest, u64, Option<Timestamp>)],
+        claims: &[(Digest, u64)],
         mut answer: impl FnMut(usize, Result<()>),
     ) {
         if !self.config.event_time {
@@ -187,10 +187,10 @@ impl Engine {
             }
         };
         let mut results: Vec<Option<Result<()>>> = claims.iter().map(|_| None).collect();
-        let digests = claims.iter().map(|(digest, ..)| *digest);
+        let digests = claims.iter().map(|(digest, _)| *digest);
         let whole = self.for_each_of_batch(digests, |shard, at, digest| {
-            let (_, token, event_time) = claims[at];
-            let target = self.commit_target(shard, event_time);
+            let (_, token) = claims[at];
+            let target = self.commit_target(shard, digest);
             results[at] = Some(shard.commit(&self.tools, &mut call, digest, token, target));
             Ok(())
         });
@@ -237,6 +237,7 @@ impl Engine {
                 digest: format!("{:016x}{:016x}", digest.hi, digest.lo),
                 lease_left: claim.lease_left(now_ns),
                 orphaned: claim.orphaned,
+                event_time: claim.event_ns.map(Timestamp::from_unix_nanos),
                 note: claim.note.to_vec(),
             }));
         }
@@ -267,15 +268,13 @@ impl Engine {
     ) -> Result<()> {
         let mut shard = self.enter(index)?;
         let expired = shard.claims.iter().filter(|(_, claim)| claim.is_expired(now_ns));
-        let expired: Vec<_> = expired.map(|(d, claim)| (*d, claim.note.clone())).collect();
-        for (digest, note) in expired {
-            let lease_ns = self.config.lease_ns;
-            let request = ClaimRequest { digest, now_ns, lease_ns, note: &note };
+        let expired: Vec<_> = expired.map(|(d, claim)| (*d, claim.clone())).collect();
+        for (digest, claim) in expired {
+            let (lease_ns, event_ns) = (self.config.lease_ns, claim.event_ns);
+            let request = ClaimRequest { digest, now_ns, lease_ns, event_ns, note: &claim.note };
             let token = self.claims.token();
             shard.grant(&self.tools, call, &request, token)?;
-            let event_time =
-                self.config.event_time.then(|| Timestamp::from_unix_nanos(self.window_now()));
-            answer(Grant { digest, token, event_time });
+            answer(Grant { digest, token });
         }
         Ok(())
     }

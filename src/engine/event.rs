@@ -71,6 +71,8 @@ impl Engine {
         let none = |error| BatchError::new(vec![None; keys.len()], error);
         self.require_event_time(true, "observe_batch_at").map_err(none)?;
         let ahead = self.time.now().saturating_add(nanos(self.config.max_event_lead));
+        // What the watermark has reached was accepted before, maybe under another limit.
+        let ahead = ahead.max(self.time.watermark());
         if let Some((_, time)) = keys.iter().find(|(_, time)| time.as_unix_nanos() > ahead) {
             let max_lead = self.config.max_event_lead;
             return Err(none(Error::TimestampAhead { timestamp: *time, max_lead }));

@@ -263,9 +263,13 @@ impl Engine {
         unsealed.retain(|id| !sealed.contains(id));
         let logs = self.tools.log.droppable(&unsealed);
         let covered_ns = self.covered_by(sealed);
+        let refreshed = self.refreshed_in(sealed);
         // A file has its name before the manifest names it.
         self.ledger.storage().sync_names()?;
         self.ledger.update(|manifest| {
+            for (slice, keys) in refreshed {
+                manifest.add_refreshed(slice, keys);
+            }
             manifest.journals.retain(|id| !sealed.contains(id));
             manifest.runs.extend(runs.iter().map(|run| entry(run)));
             manifest.logs.retain(|log| !logs.contains(&log.file));
@@ -301,6 +305,20 @@ impl Engine {
         covered_ns
     }
 
+    /// Keys that were refreshed in the segments `sealed`, by the live slices that held them before.
+    fn refreshed_in(&self, sealed: &[u64]) -> BTreeMap<u64, u64> {
+        let catalog = self.catalog();
+        let mut refreshed = BTreeMap::<u64, u64>::new();
+        for shard in &self.shards {
+            for (slice, keys) in shard.lock().refreshed_in(sealed) {
+                if catalog.is_live(slice) {
+                    *refreshed.entry(slice).or_default() += keys;
+                }
+            }
+        }
+        refreshed
+    }
+
     /// Publishes a catalog with other sealed parts.
     fn change_runs(&self, change: impl Fn(u64, &mut Vec<Arc<Run>>)) {
         let mut window = self.window.write();
@@ -324,6 +342,7 @@ impl Engine {
         for index in 0..self.shards.len() {
             if let Ok(mut shard) = self.enter(index) {
                 shard.frozen.retain(|active| !sealed.contains(&active.segment.id));
+                shard.forget_refreshed(sealed);
             }
         }
         for active in frozen.into_iter().filter_map(Arc::into_inner) {
@@ -414,6 +433,7 @@ impl Engine {
         expired.iter().for_each(|file| self.remove_file(Kind::Run, *file));
         self.ledger.update(|manifest| {
             manifest.runs.retain(|run| catalog.is_live(run.slice));
+            manifest.refreshed.retain(|refreshed| catalog.is_live(refreshed.slice));
             manifest.eras = eras;
             manifest.anchor = self.time.anchor(0);
             manifest.holes.retain(|hole| hole.to_ns > horizon);

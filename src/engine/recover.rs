@@ -181,6 +181,7 @@ fn restore_control(engine: &Engine, control: Replay) -> Result<()> {
             token: claim.token,
             deadline_ns: claim.deadline_ns,
             lease_ns: engine.config.lease_ns,
+            event_ns: claim.event_ns,
             orphaned: true,
             note: claim.note.into(),
         };

@@ -4,13 +4,10 @@ use super::Engine;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::explain::{Explanation, KeyState, sightings};
-use crate::filter::Filter;
+use crate::filter::{Filter, SAMPLE_BLOCKS, SAMPLE_FILTERS, Sample};
 use crate::shard::Shard;
 use crate::stats::{SliceStats, Stats};
 use crate::time::Timestamp;
-
-/// Blocks of each filter that are looked at for its fill.
-const FILL_SAMPLE: u32 = 256;
 
 impl Engine {
     pub(crate) fn stats(&self) -> Stats {
@@ -26,11 +23,16 @@ impl Engine {
         };
         (stats.background_errors, stats.last_background_error) = self.maintenance.errors();
         let catalog = self.catalog();
-        for shard in &self.shards {
+        let mut fill = Sample::default();
+        for (index, shard) in self.shards.iter().enumerate() {
             let mut shard = shard.lock();
             let _ = self.update(&mut shard);
             add_shard(&mut stats, &shard);
+            if let Some(filter) = shard.filter.as_ref().filter(|_| index < SAMPLE_FILTERS) {
+                filter.sample(SAMPLE_BLOCKS, &mut fill);
+            }
         }
+        stats.filter_fill = fill.fill(catalog.live_columns);
         stats.slices = self.slice_stats();
         let counted = stats.keys_live.cast_signed() + self.tools.quota.opened_with();
         stats.keys_live = counted.max(0).unsigned_abs();
@@ -119,8 +121,6 @@ fn add_shard(stats: &mut Stats, shard: &Shard) {
     let filters = [&shard.filter, &shard.building];
     for filter in filters.into_iter().flatten() {
         stats.memory_bytes += Filter::bytes(filter.blocks());
-        let fill = filter.fill(FILL_SAMPLE).into_iter().fold(0.0, f64::max);
-        stats.filter_fill = stats.filter_fill.max(fill);
     }
     for unsealed in shard.frozen.iter().map(|f| &**f).chain(&shard.active) {
         stats.memory_bytes += unsealed.memory_bytes();

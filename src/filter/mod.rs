@@ -151,6 +151,28 @@ row!(u16, AtomicU16, 5);
 row!(u32, AtomicU32, 4);
 row!(u64, AtomicU64, 3);
 
+/// A sample of this many filters, and blocks of each, tells the fill to a few parts in a hundred. The
+/// blocks of one lie in three pages.
+pub(crate) const SAMPLE_FILTERS: usize = 16;
+pub(crate) const SAMPLE_BLOCKS: u32 = 64;
+
+/// What some blocks of filters hold.
+#[derive(Debug, Default)]
+pub(crate) struct Sample {
+    /// Bits that are set, by column.
+    set: Vec<u64>,
+    /// Bits that each column has.
+    bits: u64,
+}
+
+impl Sample {
+    /// Share of set bits in the fullest of `columns`; 0 of nothing.
+    pub(crate) fn fill(&self, columns: u64) -> f64 {
+        let set = self.set.iter().enumerate().filter(|(column, _)| columns >> column & 1 == 1);
+        set.map(|(_, set)| *set).max().unwrap_or(0) as f64 / self.bits.max(1) as f64
+    }
+}
+
 /// Where a digest lies in a filter: computed once per key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
@@ -336,16 +358,14 @@ impl Filter {
         compiler_fence(std::sync::atomic::Ordering::SeqCst);
     }
 
-    /// Share of set bits per column, from a sample of blocks.
-    pub(crate) fn fill(&self, sample: u32) -> Vec<f64> {
-        let step = (self.blocks / sample.max(1)).max(1);
-        let blocks: Vec<u32> = (0..self.blocks).step_by(step as usize).collect();
-        let rows = self.columns.usable_rows() as f64 * f64::from(self.columns.lanes());
-        let mut set = vec![0_u64; self.columns.0 as usize];
-        for block in &blocks {
-            self.count_bits(*block, &mut set);
-        }
-        set.iter().map(|count| *count as f64 / (rows * blocks.len() as f64)).collect()
+    /// Adds the first blocks of the filter, `most` at most, to a sample. Keys are spread evenly over
+    /// blocks, so neighbours tell as much as others, and take few pages.
+    pub(crate) fn sample(&self, most: u32, sample: &mut Sample) {
+        sample.set.resize(self.columns.0 as usize, 0);
+        let blocks = self.blocks.min(most);
+        (0..blocks).for_each(|block| self.count_bits(block, &mut sample.set));
+        let rows = self.columns.usable_rows() as u64 * u64::from(self.columns.lanes());
+        sample.bits += rows * u64::from(blocks);
     }
 
     fn count_bits(&self, block: u32, set: &mut [u64]) {

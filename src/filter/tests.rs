@@ -94,7 +94,29 @@ fn fill_counts_what_was_set() {
     for n in 0..500 {
         filter.insert(filter.place(digest(n)), 2, 0);
     }
-    let fill = filter.fill(u32::MAX);
-    assert!(fill[2] > 0.05 && fill[2] < 0.9);
-    assert_eq!(fill[3], 0.0);
+    let mut sample = Sample::default();
+    filter.sample(u32::MAX, &mut sample);
+    let fill = sample.fill(1 << 2);
+    assert!(fill > 0.05 && fill < 0.9);
+    assert_eq!(sample.fill(u64::MAX), fill);
+    assert_eq!(sample.fill(1 << 3), 0.0);
+    assert_eq!(Sample::default().fill(u64::MAX), 0.0);
+}
+
+/// Statistics are asked for every few seconds: they may not bring in pages from all over a filter.
+#[test]
+fn a_sample_looks_at_neighbouring_blocks_only() {
+    let filter = filter(if cfg!(miri) { 500 } else { 100_000 }, 7);
+    let (most, newest) = (8, 0);
+    for n in 0..if cfg!(miri) { 500 } else { 100_000 } {
+        let place = filter.place(digest(n));
+        if place.block >= most {
+            filter.insert(place, 2, newest);
+        }
+    }
+    let mut sample = Sample::default();
+    filter.sample(most, &mut sample);
+    assert_eq!(sample.fill(u64::MAX), 0.0);
+    filter.sample(u32::MAX, &mut sample);
+    assert!(sample.fill(u64::MAX) > 0.05);
 }

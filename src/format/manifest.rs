@@ -40,6 +40,13 @@ pub(crate) struct RunEntry {
     pub(crate) keys: u64,
 }
 
+/// Keys of a slice that a newer slice holds too, because they were refreshed: they count there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refreshed {
+    pub(crate) slice: u64,
+    pub(crate) keys: u64,
+}
+
 /// A filter file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FilterEntry {
@@ -83,6 +90,8 @@ pub(crate) struct Manifest {
     pub(crate) eras: Vec<Era>,
     pub(crate) journals: Vec<u64>,
     pub(crate) runs: Vec<RunEntry>,
+    /// Of sealed parts; what is not sealed is counted again when it is read back.
+    pub(crate) refreshed: Vec<Refreshed>,
     pub(crate) filters: Vec<FilterEntry>,
     /// In the order in which they were written.
     pub(crate) logs: Vec<LogEntry>,
@@ -134,6 +143,10 @@ impl Manifest {
             w.u64(run.slice);
             w.u64(run.keys);
         });
+        put_list(&mut w, &self.refreshed, |w, refreshed| {
+            w.u64(refreshed.slice);
+            w.u64(refreshed.keys);
+        });
         put_list(&mut w, &self.filters, |w, filter| {
             w.u64(filter.file);
             w.u32(filter.shard);
@@ -146,6 +159,14 @@ impl Manifest {
         w.u64(self.level);
         put_anchor(&mut w, &self.anchor);
         w.finish()
+    }
+
+    /// Counts keys of `slice` that a newer sealed part holds too.
+    pub(crate) fn add_refreshed(&mut self, slice: u64, keys: u64) {
+        match self.refreshed.iter_mut().find(|refreshed| refreshed.slice == slice) {
+            Some(refreshed) => refreshed.keys += keys,
+            None => self.refreshed.push(Refreshed { slice, keys }),
+        }
     }
 
     pub(crate) fn decode(bytes: &[u8], store: StoreId) -> Result<Self, Reason> {
@@ -173,6 +194,7 @@ impl Manifest {
             journals: r.list(8, Reader::u64)?,
             runs: r
                 .list(24, |r| Ok(RunEntry { file: r.u64()?, slice: r.u64()?, keys: r.u64()? }))?,
+            refreshed: r.list(16, |r| Ok(Refreshed { slice: r.u64()?, keys: r.u64()? }))?,
             filters: r.list(12, |r| Ok(FilterEntry { file: r.u64()?, shard: r.u32()? }))?,
             logs: r.list(16, |r| Ok(LogEntry { file: r.u64()?, end: r.u64()? }))?,
             covered_ns: r.i64()?,
@@ -287,6 +309,7 @@ pub(crate) mod tests {
             eras: vec![Era { first: 7, start_ns: 0, slice_ns: 10, end_ns: i64::MAX }],
             journals: vec![8],
             runs: vec![RunEntry { file: 2, slice: 7, keys: 3 }],
+            refreshed: vec![Refreshed { slice: 7, keys: 1 }],
             filters: vec![FilterEntry { file: 1, shard: 0 }],
             logs: vec![LogEntry { file: 4, end: LogEntry::IN_USE }],
             covered_ns: 11,

@@ -13,8 +13,8 @@ use crate::digest::Digest;
 /// Words of a chunk that records may use; the first two are the chunk's header.
 const FIRST_WORD: usize = 2;
 const CHUNK_WORDS: usize = PAGE / 8;
-/// Words before a payload: head, digest, two numbers.
-const MOST_FIXED_WORDS: usize = 5;
+/// Words before a payload: head, digest, three numbers.
+const MOST_FIXED_WORDS: usize = 6;
 /// Longest payload: a record never leaves its chunk.
 pub(crate) const MAX_PAYLOAD: usize = (CHUNK_WORDS - FIRST_WORD - MOST_FIXED_WORDS) * 8;
 
@@ -26,8 +26,14 @@ pub(crate) enum Record<'a> {
     Tombstone { digest: Digest, slice: u64 },
     /// The digest was seen again after a tombstone, in `slice`.
     Revived { digest: Digest, slice: u64 },
-    /// Claimed with `token` until `deadline_ns`.
-    Claim { digest: Digest, token: u64, deadline_ns: i64, note: Cow<'a, [u8]> },
+    /// Claimed with `token` until `deadline_ns`. In event time its commit counts from `event_ns`.
+    Claim {
+        digest: Digest,
+        token: u64,
+        deadline_ns: i64,
+        event_ns: Option<i64>,
+        note: Cow<'a, [u8]>,
+    },
     /// The claim was committed; the digest itself is in a digest chunk.
     Commit { token: u64 },
     /// The claim was given back.
@@ -48,15 +54,19 @@ impl Record<'_> {
     fn layout(&self) -> Layout<'_> {
         let none: &[u8] = &[];
         let (kind, fixed, fixed_words, payload) = match self {
-            Record::Tombstone { digest, slice } => (1, [digest.hi, digest.lo, *slice, 0], 3, none),
-            Record::Revived { digest, slice } => (2, [digest.hi, digest.lo, *slice, 0], 3, none),
-            Record::Claim { digest, token, deadline_ns, note } => {
-                (3, [digest.hi, digest.lo, *token, deadline_ns.cast_unsigned()], 4, &**note)
+            Record::Tombstone { digest, slice } => {
+                (1, [digest.hi, digest.lo, *slice, 0, 0], 3, none)
             }
-            Record::Commit { token } => (4, [*token, 0, 0, 0], 1, none),
-            Record::Abandon { token } => (5, [*token, 0, 0, 0], 1, none),
+            Record::Revived { digest, slice } => (2, [digest.hi, digest.lo, *slice, 0, 0], 3, none),
+            Record::Claim { digest, token, deadline_ns, event_ns, note } => {
+                let (kind, words) = if event_ns.is_some() { (7, 5) } else { (3, 4) };
+                let times = [*deadline_ns, event_ns.unwrap_or(0)].map(i64::cast_unsigned);
+                (kind, [digest.hi, digest.lo, *token, times[0], times[1]], words, &**note)
+            }
+            Record::Commit { token } => (4, [*token, 0, 0, 0, 0], 1, none),
+            Record::Abandon { token } => (5, [*token, 0, 0, 0, 0], 1, none),
             Record::Value { digest, slice, payload } => {
-                (6, [digest.hi, digest.lo, *slice, 0], 3, &**payload)
+                (6, [digest.hi, digest.lo, *slice, 0, 0], 3, &**payload)
             }
         };
         Layout { kind, fixed, fixed_words, payload }
@@ -203,11 +213,19 @@ fn decode_body(head_word: u64, body: &[u64]) -> Result<Record<'static>, &'static
             digest: digest()?,
             token: word(2)?,
             deadline_ns: word(3)?.cast_signed(),
+            event_ns: None,
             note: payload(4),
         },
         4 => Record::Commit { token: word(0)? },
         5 => Record::Abandon { token: word(0)? },
         6 => Record::Value { digest: digest()?, slice: word(2)?, payload: payload(3) },
+        7 => Record::Claim {
+            digest: digest()?,
+            token: word(2)?,
+            deadline_ns: word(3)?.cast_signed(),
+            event_ns: Some(word(4)?.cast_signed()),
+            note: payload(5),
+        },
         _ => return Err("a record is of an unknown kind"),
     })
 }
@@ -218,12 +236,12 @@ mod tests {
     use crate::storage::Region;
 
     fn claim(note: &[u8]) -> Record<'_> {
-        Record::Claim {
-            digest: Digest::new(5, 6),
-            token: 7,
-            deadline_ns: -8,
-            note: Cow::Borrowed(note),
-        }
+        claim_at(Some(i64::MIN), note)
+    }
+
+    fn claim_at(event_ns: Option<i64>, note: &[u8]) -> Record<'_> {
+        let (digest, note) = (Digest::new(5, 6), Cow::Borrowed(note));
+        Record::Claim { digest, token: 7, deadline_ns: -8, event_ns, note }
     }
 
     #[test]
@@ -237,6 +255,9 @@ mod tests {
             claim(b"1234567"),
             claim(b"12345678"),
             claim(b"123456789"),
+            claim_at(None, b""),
+            claim_at(None, b"1234567"),
+            claim_at(Some(0), b"1234567"),
             Record::Tombstone { digest, slice: 3 },
             Record::Revived { digest, slice: 2 },
             Record::Commit { token: u64::MAX },

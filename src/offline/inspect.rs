@@ -8,7 +8,7 @@ use crate::claim::ClaimInfo;
 use crate::digest::{Digest, DigestKind};
 use crate::engine::FilterFile;
 use crate::error::Result;
-use crate::filter::Columns;
+use crate::filter::{Columns, SAMPLE_BLOCKS, SAMPLE_FILTERS, Sample};
 use crate::format::names::{self, Kind};
 use crate::replay::{OpenClaim, Replay};
 use crate::stats::SliceStats;
@@ -124,12 +124,14 @@ impl View {
 
     fn filter_fill(&self) -> f64 {
         let columns = Columns::for_slices(self.manifest.geometry.slices);
-        let filters = self.manifest.filters.iter().filter_map(|entry| {
+        let mut sample = Sample::default();
+        let filters = self.manifest.filters.iter().take(SAMPLE_FILTERS).filter_map(|entry| {
             let (storage, store) = (&self.storage, self.header.store);
             let file = FilterFile::open(storage, store, entry.file, columns, false).ok()?;
             file.filter(entry.shard as usize)
         });
-        filters.flat_map(|filter| filter.fill(256)).fold(0.0, f64::max)
+        filters.for_each(|filter| filter.sample(SAMPLE_BLOCKS, &mut sample));
+        sample.fill(u64::MAX)
     }
 
     fn files(&self) -> Result<Vec<FileInfo>> {
@@ -162,6 +164,7 @@ pub(super) fn claim_info(digest: Digest, claim: &OpenClaim, now_ns: i64) -> Clai
         digest: format!("{:016x}{:016x}", digest.hi, digest.lo),
         lease_left: duration(claim.deadline_ns.saturating_sub(now_ns)),
         orphaned: false,
+        event_time: claim.event_ns.map(Timestamp::from_unix_nanos),
         note: claim.note.clone(),
     }
 }

@@ -35,7 +35,8 @@ const ATTEMPTS: usize = 20;
 /// Slices, coverage, sizes and claims of the store in `dir`. Nothing is changed.
 ///
 /// # Errors
-/// [`Error::NotAStore`], [`Error::Version`], [`Error::Corrupt`], [`Error::Io`].
+/// [`Error::NotAStore`], [`Error::Unfinished`], [`Error::Version`], [`Error::Corrupt`],
+/// [`Error::Io`].
 pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection> {
     retry(dir.as_ref(), |view| view.inspect())
 }
@@ -43,7 +44,8 @@ pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection> {
 /// Checks every checksum and every order that the format promises. Nothing is changed; O(size).
 ///
 /// # Errors
-/// [`Error::NotAStore`], [`Error::Version`], [`Error::Io`]; damage is no error but a finding.
+/// [`Error::NotAStore`], [`Error::Unfinished`], [`Error::Version`], [`Error::Io`]; damage is no
+/// error but a finding.
 pub fn verify(dir: impl AsRef<Path>) -> Result<Verification> {
     let dir = dir.as_ref();
     let damaged = |error: Error| match error {
@@ -118,9 +120,9 @@ struct View {
 impl View {
     fn load(dir: &Path) -> Result<Self> {
         let storage = DirStorage::read_only(dir)?;
-        let none = || Error::NotAStore { dir: dir.to_owned() };
-        let header = read_header(&storage)?.ok_or_else(none)?;
-        let manifest = read_manifest(&storage, &header)?.ok_or_else(none)?;
+        let unfinished = || Error::Unfinished { dir: dir.to_owned() };
+        let header = read_header(&storage)?.ok_or_else(unfinished)?;
+        let manifest = read_manifest(&storage, &header)?.ok_or_else(unfinished)?;
         Ok(View { storage, header, manifest })
     }
 

@@ -188,17 +188,20 @@ impl Active {
         }
     }
 
-    /// Takes a digest of `slice` out again.
+    /// Takes a digest of `slice` out again; true if it was here.
     #[cold]
-    pub(crate) fn withdraw(&self, digest: Digest, slice: u64) {
+    pub(crate) fn withdraw(&self, digest: Digest, slice: u64) -> bool {
+        let mut held = false;
         for (number, _) in self.chunks.iter().filter(|(_, of)| *of == slice) {
             let chunk = self.segment.chunk(*number);
             for slot in 1..SLOTS {
                 if chunk::read_digest(chunk, slot) == Some(digest) {
                     chunk::clear_digest(chunk, slot);
+                    held = true;
                 }
             }
         }
+        held
     }
 
     /// Appends a control record; `false` when it needs another chunk.

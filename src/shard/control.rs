@@ -19,6 +19,8 @@ pub(crate) struct ClaimState {
     /// When it may be taken over, in time of the store.
     pub(crate) deadline_ns: i64,
     pub(crate) lease_ns: i64,
+    /// What its commit counts from, in event time.
+    pub(crate) event_ns: Option<i64>,
     /// Its owner ended without giving it back.
     pub(crate) orphaned: bool,
     pub(crate) note: Box<[u8]>,
@@ -42,6 +44,7 @@ pub(crate) struct ClaimRequest<'a> {
     pub(crate) digest: Digest,
     pub(crate) now_ns: i64,
     pub(crate) lease_ns: i64,
+    pub(crate) event_ns: Option<i64>,
     pub(crate) note: &'a [u8],
 }
 
@@ -104,16 +107,19 @@ impl Shard {
             digest,
             token: state.token,
             deadline_ns: state.deadline_ns,
+            event_ns: state.event_ns,
             note: Cow::Borrowed(&state.note),
         }
     }
 
     /// Grants the claim to `token`, unless the key is live or claimed by an owner whose lease runs.
+    /// `target` is where an observation would go: a duplicate may be refreshed there.
     pub(crate) fn claim(
         &mut self,
         tools: &Tools,
         call: &mut Call,
         request: &ClaimRequest<'_>,
+        target: Target,
         token: impl FnOnce() -> u64,
     ) -> Result<ClaimAnswer> {
         let digest = request.digest;
@@ -124,9 +130,8 @@ impl Shard {
             }
         } else {
             let mask = self.suspects(digest);
-            if self.find_counted(digest, mask)?.is_some() {
-                self.wait_for(&tools.log, call, digest);
-                self.counters.duplicate += 1;
+            if let Some(seen) = self.find_counted(digest, mask)? {
+                self.seen_again(tools, call, digest, seen, target)?;
                 return Ok(ClaimAnswer::Duplicate);
             }
         }
@@ -146,6 +151,7 @@ impl Shard {
             token,
             deadline_ns: request.now_ns.saturating_add(request.lease_ns),
             lease_ns: request.lease_ns,
+            event_ns: request.event_ns,
             orphaned: false,
             note: request.note.into(),
         };

@@ -7,6 +7,7 @@
 pub(crate) mod active;
 pub(crate) mod control;
 mod pending;
+mod refresh;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub(crate) struct Tools {
     pub(crate) log: Log,
     pub(crate) quota: Quota,
     pub(crate) refresh_on_duplicate: bool,
+    /// The store refreshes, or did so before it was opened: several slices may hold a key.
+    pub(crate) holds_refreshed: bool,
     /// Records of a shard in one segment, about.
     pub(crate) index_records: usize,
     /// Claims of all shards, those of crashed owners included.
@@ -101,6 +104,8 @@ pub(crate) struct Shard {
     /// Keys recorded since the store was opened, by slice; the one counted last, and the others.
     counted: (u64, i64),
     counted_before: Vec<(u64, i64)>,
+    /// What was recorded again in segments that are not sealed yet.
+    refreshed: Vec<refresh::Refreshed>,
     pub(crate) counters: Counters,
     /// Marks that are not on the disk yet, oldest first.
     pending: VecDeque<Pending>,
@@ -126,6 +131,7 @@ impl Shard {
             tombstones: DigestMap::default(),
             counted: (0, 0),
             counted_before: Vec::new(),
+            refreshed: Vec::new(),
             counters: Counters::default(),
             pending: VecDeque::new(),
             closed: false,
@@ -268,17 +274,7 @@ impl Shard {
             self.record(tools, call, digest, target, None)?;
             return Ok(Verdict::New);
         };
-        if tools.refresh_on_duplicate && seen < target.slice {
-            self.journal_new(tools, call, digest, target)?;
-            self.publish(digest, target, None);
-            // It counts for the slice it expires with.
-            self.count(seen, -1);
-            self.count(target.slice, 1);
-            self.was_refreshed(call, digest, seen);
-            self.counters.refreshed += 1;
-        }
-        self.wait_for(&tools.log, call, digest);
-        self.counters.duplicate += 1;
+        self.seen_again(tools, call, digest, seen, target)?;
         Ok(Verdict::Duplicate)
     }
 
@@ -478,13 +474,27 @@ impl Shard {
         if self.active.as_ref().is_some_and(|active| active.holds(digest, target.slice)) {
             return Ok(());
         }
+        let other = if tools.holds_refreshed { self.newest_restored(digest) } else { None };
+        if other == Some(target.slice) {
+            return Ok(());
+        }
         self.journal_digest(tools, call, digest, target)?;
         if call.epoch > 0 && tools.log.has_marks() {
             call.logged.push((target.slice, digest));
         }
         self.publish(digest, target, None);
         self.count(target.slice, 1);
-        tools.quota.found_unsealed();
+        match other {
+            Some(other) => self.count_refreshed(other.min(target.slice)),
+            None => tools.quota.found_unsealed(),
+        }
         Ok(())
+    }
+
+    /// The newest slice that holds a digest which is being restored. One that cannot be read counts
+    /// as another key.
+    #[cold]
+    fn newest_restored(&self, digest: Digest) -> Option<u64> {
+        self.newest_slice(digest, self.suspects(digest)).unwrap_or_default()
     }
 }

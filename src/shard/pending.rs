@@ -85,9 +85,9 @@ impl Shard {
                 }
             }
             Mark::Refreshed(before, slice) => {
-                self.take_out(digest, slice);
+                let segment = self.take_out(digest, slice);
                 self.count(slice, -1);
-                self.count(before, 1);
+                self.uncount_refreshed(segment, before);
             }
             Mark::Forgotten(slice, before) => {
                 self.journal_undo(tools, &Record::Revived { digest, slice });
@@ -114,10 +114,15 @@ impl Shard {
         }
     }
 
-    fn take_out(&self, digest: Digest, slice: u64) {
+    /// Returns the segment that held the digest.
+    fn take_out(&self, digest: Digest, slice: u64) -> Option<u64> {
+        let mut segment = None;
         for set in self.frozen.iter().map(|f| &**f).chain(&self.active) {
-            set.withdraw(digest, slice);
+            if set.withdraw(digest, slice) {
+                segment = Some(set.segment.id);
+            }
         }
+        segment
     }
 
     /// The last mark was no new key, but a refresh of one that is live in slice `before`.

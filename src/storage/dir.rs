@@ -59,14 +59,21 @@ impl DirStorage {
 
     /// The directory as it is, without owning it: for reading only.
     pub(crate) fn read_only(dir: &Path) -> Result<Self> {
-        if !dir.join(names::STORE).is_file() {
-            return Err(match fs::metadata(dir) {
-                Err(e) => Error::io("opening", dir, e),
-                Ok(_) => Error::NotAStore { dir: dir.to_owned() },
-            });
+        let path = dir.join(names::STORE);
+        if path.is_file() {
+            let boot_id = ClockSource::system().boot_id();
+            return Ok(DirStorage { dir: dir.to_owned(), boot_id, lock: Mutex::new(None) });
         }
-        let boot_id = ClockSource::system().boot_id();
-        Ok(DirStorage { dir: dir.to_owned(), boot_id, lock: Mutex::new(None) })
+        refuse_foreign(dir)?;
+        let mut found = list(dir)?;
+        found.retain(|name| names::is_ours(name));
+        Err(if found.iter().any(|name| name == names::MANIFEST || names::parse(name).is_some()) {
+            Error::corrupt(path, "it is missing, but files of a store are there")
+        } else if found.is_empty() {
+            Error::NotAStore { dir: dir.to_owned() }
+        } else {
+            Error::Unfinished { dir: dir.to_owned() }
+        })
     }
 
     /// The process that has the store open, if any.
@@ -98,6 +105,20 @@ fn refuse_foreign(dir: &Path) -> Result<()> {
         foreign |= !name.to_str().is_some_and(names::is_ours) && name != "lost+found";
     }
     if foreign { Err(Error::NotAStore { dir: dir.to_owned() }) } else { Ok(()) }
+}
+
+fn list(dir: &Path) -> Result<Vec<String>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).map_err(|e| Error::io("listing", dir, e))? {
+        let entry = entry.map_err(|e| Error::io("listing", dir, e))?;
+        // A name that is not text is not ours and cannot be mistaken for ours: left alone.
+        if let Ok(name) = entry.file_name().into_string()
+            && name != names::SET_ASIDE
+        {
+            files.push(name);
+        }
+    }
+    Ok(files)
 }
 
 fn wait_for_lock(lock: &File, path: &Path, wait: Duration) -> Result<()> {
@@ -270,17 +291,7 @@ impl Storage for DirStorage {
     }
 
     fn list(&self) -> Result<Vec<String>> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(&self.dir).map_err(|e| Error::io("listing", &self.dir, e))? {
-            let entry = entry.map_err(|e| Error::io("listing", &self.dir, e))?;
-            // A name that is not text is not ours and cannot be mistaken for ours: left alone.
-            if let Ok(name) = entry.file_name().into_string()
-                && name != names::SET_ASIDE
-            {
-                files.push(name);
-            }
-        }
-        Ok(files)
+        list(&self.dir)
     }
 
     fn sync(&self, name: &str, region: &Region) -> Result<()> {

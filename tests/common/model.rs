@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use onceonly::{Claim, ClaimInfo, CommitError, Error, Verdict};
+use onceonly::{Claim, ClaimInfo, CommitError, Error, Timestamp, Verdict};
 
 /// A key of a scope; `None` is the root, `Some(0)` the scope with the empty name.
 pub(crate) type Id = (Option<u8>, u32);
@@ -57,9 +57,6 @@ struct Held {
     note: Vec<u8>,
     /// Timestamp of the claim, in event time.
     at: Option<i64>,
-    /// Watermark when the claim was taken over, in event time: who takes over by `expired_claims`
-    /// knows no timestamp.
-    taken_over_at: Option<i64>,
 }
 
 impl Held {
@@ -168,16 +165,14 @@ impl Model {
         self.records.insert(id, record);
     }
 
-    /// A duplicate was met at `at`: in a refreshing store that extends its window. For claims
-    /// whether it does is left open.
-    fn refreshed(&mut self, id: Id, at: i64, must: bool) {
+    /// A duplicate was met at `at`: in a refreshing store that extends its window.
+    fn refreshed(&mut self, id: Id, at: i64) {
         let Rules { window, slice, refresh, .. } = self.rules;
         let record = self.records.get_mut(&id).expect("a duplicate has a record");
         if refresh {
             // The older record may be in a slice that still is as wide as before a reopening.
             let slice = slice.max(record.slice);
-            let least = if must { at.max(record.at) } else { record.at };
-            *record = Record::new(least, at.max(record.latest_at), slice, window);
+            *record = Record::new(at.max(record.at), at.max(record.latest_at), slice, window);
         }
     }
 
@@ -197,7 +192,7 @@ impl Model {
                     self.marked(id, at);
                 } else {
                     self.must_be_allowed(id, true, "observe");
-                    self.refreshed(id, at, true);
+                    self.refreshed(id, at);
                 }
             }
             Err(Error::InFlight { lease_left }) => {
@@ -296,7 +291,7 @@ impl Model {
             }
             Claim::Duplicate { .. } => {
                 self.must_be_allowed(id, true, "claim");
-                self.refreshed(id, self.clock, false);
+                self.refreshed(id, self.clock);
             }
             other => panic!("claim of {id:?}: {other:?}"),
         }
@@ -312,7 +307,7 @@ impl Model {
         match answer {
             Claim::Duplicate { .. } => {
                 self.must_be_allowed(id, true, "claim_at");
-                self.refreshed(id, at, false);
+                self.refreshed(id, at);
             }
             answer => self.claimed(id, answer, lease, &[]),
         }
@@ -328,7 +323,7 @@ impl Model {
         assert!(!taken, "token {token} was given twice");
         self.last_token = self.last_token.max(token);
         let until = self.clock.saturating_add(lease);
-        let held = Held { token, until, lease, orphaned: false, note, at, taken_over_at: None };
+        let held = Held { token, until, lease, orphaned: false, note, at };
         self.claims.insert(id, held);
     }
 
@@ -346,7 +341,7 @@ impl Model {
                 self.move_watermark(at);
                 // One whose time has left the window meanwhile may be kept in the oldest slice.
                 let oldest = self.latest.saturating_sub(self.rules.window);
-                self.mark(id, at, held.taken_over_at.unwrap_or(at).max(oldest));
+                self.mark(id, at, at.max(oldest));
             }
             Err(Error::LeaseLost { token: lost }) => {
                 assert_eq!(*lost, token);
@@ -379,15 +374,22 @@ impl Model {
 
     /// Judges the list of claims in flight.
     pub(crate) fn listed(&self, answer: &[ClaimInfo]) {
-        let told: BTreeMap<u64, (Duration, bool, &[u8])> = answer
+        type Told<'a> = (Duration, bool, Option<i64>, &'a [u8]);
+        let told: BTreeMap<u64, Told<'_>> = answer
             .iter()
-            .map(|info| (info.token, (info.lease_left, info.orphaned, &info.note[..])))
+            .map(|info| {
+                let at = info.event_time.map(Timestamp::as_unix_nanos);
+                (info.token, (info.lease_left, info.orphaned, at, &info.note[..]))
+            })
             .collect();
         assert_eq!(told.len(), answer.len(), "a claim is listed twice: {answer:?}");
-        let known: BTreeMap<u64, (Duration, bool, &[u8])> = self
+        let known: BTreeMap<u64, Told<'_>> = self
             .claims
             .values()
-            .map(|held| (held.token, (held.left(self.clock), held.orphaned, &held.note[..])))
+            .map(|held| {
+                let left = held.left(self.clock);
+                (held.token, (left, held.orphaned, held.at, &held.note[..]))
+            })
             .collect();
         assert_eq!(told, known, "claims in flight");
     }
@@ -407,10 +409,6 @@ impl Model {
         let held = self.claims.get(&id).expect("listed as lapsed").clone();
         assert_eq!(held.note, note, "the note of {id:?} outlives a take-over");
         self.take(id, token, lease, held.note, held.at);
-        if self.rules.event_time {
-            let latest = self.latest;
-            self.claims.get_mut(&id).expect("just taken").taken_over_at = Some(latest);
-        }
     }
 
     /// The next call begins: its tokens are higher than all so far.

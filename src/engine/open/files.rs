@@ -23,6 +23,8 @@ impl Opening {
     ) -> Result<Vec<Arc<Run>>> {
         let now_ns = if self.config.event_time { time.watermark() } else { time.now() };
         let live = timeline.live(now_ns);
+        let is_live = |sequence| live.iter().any(|slice| slice.sequence == sequence);
+        self.manifest.refreshed.retain(|refreshed| is_live(refreshed.slice));
         let mut runs = Vec::new();
         for entry in std::mem::take(&mut self.manifest.runs) {
             let name = names::numbered(names::Kind::Run, entry.file);

@@ -113,6 +113,7 @@ pub(super) fn new_manifest(config: &Config, header: &StoreHeader, level: Level) 
         eras: vec![Era { first: 1, start_ns, slice_ns: config.slice_ns, end_ns: i64::MAX }],
         journals: Vec::new(),
         runs: Vec::new(),
+        refreshed: Vec::new(),
         filters: Vec::new(),
         logs: Vec::new(),
         covered_ns: i64::MIN,

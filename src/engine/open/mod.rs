@@ -72,6 +72,8 @@ struct Opening {
     report: RecoveryReport,
     /// Boot and place are those of the last open: what was mapped then is as it was left.
     trusted: bool,
+    /// Keys may have been refreshed: several slices hold them.
+    refreshes: bool,
     /// The files lie where they lay at the last open: this is no copy.
     same_place: bool,
     /// Where unsealed records are read back from.
@@ -90,6 +92,9 @@ fn open(config: Config, storage: Arc<dyn Storage>) -> Result<Arc<Engine>> {
         None => (new_manifest(&config, &header, level(config.durability, &*storage)), true),
     };
     let report = RecoveryReport { created, ..RecoveryReport::default() };
+    let refreshes = config.refresh_on_duplicate
+        || manifest.geometry.refresh_on_duplicate
+        || !manifest.refreshed.is_empty();
     let mut opening = Opening {
         config,
         storage,
@@ -97,6 +102,7 @@ fn open(config: Config, storage: Arc<dyn Storage>) -> Result<Arc<Engine>> {
         manifest,
         report,
         trusted: false,
+        refreshes,
         same_place: false,
         source: Source::default(),
         losses: Vec::new(),
@@ -172,7 +178,13 @@ impl Opening {
         let catalog = Arc::new(timeline.catalog(1, now_ns, runs_of));
         time.set_due(catalog.valid_until_ns);
         let quota = Quota::new(config.max_keys);
-        runs.iter().for_each(|run| quota.found_sealed(run.slice, run.keys));
+        for slice in &catalog.slices {
+            let of_slice = self.manifest.refreshed.iter().filter(|r| r.slice == slice.sequence);
+            let refreshed: u64 = of_slice.map(|refreshed| refreshed.keys).sum();
+            let sealed: u64 = slice.runs.iter().map(|run| run.keys).sum();
+            // A part that was lost may have held some of them.
+            quota.found_sealed(slice.sequence, sealed.saturating_sub(refreshed));
+        }
         let sizes = Sizes::of(&config);
         let opens = self.manifest.opens;
         let ledger = Arc::new(Ledger::new(self.storage, self.manifest));
@@ -182,6 +194,7 @@ impl Opening {
             log: Log::new(Arc::clone(&ledger), level, sizes.log_bytes),
             quota,
             refresh_on_duplicate: config.refresh_on_duplicate,
+            holds_refreshed: self.refreshes,
             claims_held: AtomicUsize::new(0),
             index_records: sizes.index_records,
             indexes: Mutex::default(),

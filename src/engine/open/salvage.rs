@@ -130,6 +130,7 @@ impl Opening {
     pub(super) fn set_all_aside(&mut self) {
         let journals = std::mem::take(&mut self.manifest.journals).into_iter();
         let journals = journals.map(|id| names::numbered(Kind::Journal, id));
+        self.manifest.refreshed.clear();
         let runs = std::mem::take(&mut self.manifest.runs).into_iter();
         let runs = runs.map(|run| names::numbered(Kind::Run, run.file));
         let logs = std::mem::take(&mut self.manifest.logs).into_iter();
