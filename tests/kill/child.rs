@@ -3,10 +3,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use onceonly::{Claim, ClaimGuard, ClaimOptions, Dedup, ManualClock, Verdict};
+use onceonly::{Claim, ClaimGuard, ClaimOptions, Dedup, ManualClock, Timestamp, Verdict};
 
 use crate::board::{Board, OPS, WORKERS, Worker};
 use crate::boot_nanos;
@@ -16,6 +17,7 @@ use crate::plan::{Author, Plan, Time};
 pub(crate) const STORE: &str = "ONCEONLY_KILL_STORE";
 pub(crate) const BOARD: &str = "ONCEONLY_KILL_BOARD";
 pub(crate) const MANUAL: &str = "ONCEONLY_KILL_MANUAL_NS";
+pub(crate) const EVENT: &str = "ONCEONLY_KILL_EVENT_NS";
 pub(crate) const CYCLE: &str = "ONCEONLY_KILL_CYCLE";
 pub(crate) const SEED: &str = "ONCEONLY_SEED";
 
@@ -23,10 +25,16 @@ pub(crate) const SEED: &str = "ONCEONLY_SEED";
 pub(crate) fn run_if_child() {
     let Ok(store) = std::env::var(STORE) else { return };
     let board = Arc::new(Board::open(&PathBuf::from(std::env::var(BOARD).expect("board"))));
-    let manual = std::env::var(MANUAL).ok().map(|text| text.parse::<i64>().expect("a number"));
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<i64>().expect("a number"));
+    let (manual, event) = (number(MANUAL), number(EVENT));
     let (seed, cycle) = (env_number(SEED, 0), env_number(CYCLE, 0));
     let clock = manual.map(|now| (ManualClock::new(wall(now)), now));
-    let time = if clock.is_some() { Time::Manual } else { Time::System };
+    let time = match (&clock, event) {
+        (Some(_), _) => Time::Manual,
+        (None, Some(_)) => Time::Event,
+        (None, None) => Time::System,
+    };
+    let newest = Arc::new(AtomicI64::new(event.unwrap_or(0)));
     let builder = match &clock {
         Some((clock, _)) => time.builder().clock(clock.clone()),
         None => time.builder(),
@@ -37,7 +45,11 @@ pub(crate) fn run_if_child() {
     for worker in 0..WORKERS {
         let (store, board) = (store.clone(), Arc::clone(&board));
         let author = Author { seed, cycle, worker };
-        threads.push(thread::spawn(move || work(&store, &board, time, author)));
+        let newest = Arc::clone(&newest);
+        threads.push(thread::spawn(move || match time {
+            Time::Event => work_at(&store, &board, &newest, author),
+            _ => work(&store, &board, time, author),
+        }));
     }
     if let Some((clock, now)) = clock {
         threads.push(thread::spawn(move || turn(&board, &clock, now, seed ^ cycle)));
@@ -79,6 +91,60 @@ fn work(store: &Dedup, board: &Board, time: Time, author: Author) {
     // Nothing is left to do but to be killed.
     loop {
         thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Event time between two operations: so little that a worker whose core was taken away for as long
+/// as another takes for all its operations is still within the window.
+const EVENT_STEP_NS: i64 = 100_000;
+
+/// The timestamp at `nanos` of event time.
+pub(crate) fn event(nanos: i64) -> Timestamp {
+    Timestamp::from(wall(nanos))
+}
+
+/// [`work`] in event time: an operation's timestamp is on the board before it begins.
+fn work_at(store: &Dedup, board: &Board, newest: &AtomicI64, author: Author) {
+    let here = board.worker(author.worker);
+    let mut held = Vec::new();
+    for op in 0..OPS {
+        let keys = author.keys(op);
+        let now = newest.fetch_add(EVENT_STEP_NS, Ordering::Relaxed) + EVENT_STEP_NS;
+        let at = (now - author.lateness(op)).max(0);
+        here.start(op, at);
+        carry_out_at(store, here, author.plan(op), op, &keys, event(at), &mut held);
+        here.acknowledge(op, at);
+    }
+    loop {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn carry_out_at(
+    store: &Dedup,
+    here: Worker<'_>,
+    plan: Plan,
+    op: usize,
+    keys: &[String],
+    at: Timestamp,
+    held: &mut Vec<ClaimGuard>,
+) {
+    let claim = |key: &String| granted(store.claim_at(key, at).unwrap());
+    match plan {
+        Plan::Observe => assert_eq!(store.observe_at(&keys[0], at).unwrap(), Verdict::New),
+        Plan::Batch(_) => {
+            let keys: Vec<_> = keys.iter().map(|key| (key, at)).collect();
+            let verdicts = store.observe_batch_at(&keys).unwrap();
+            assert!(verdicts.iter().all(|verdict| *verdict == Verdict::New), "{keys:?}");
+        }
+        Plan::ClaimAndCommit | Plan::ClaimAndCommitBatch(_) => {
+            let guards: Vec<_> = keys.iter().map(claim).collect();
+            here.committing(op);
+            assert!(store.commit_batch(guards).iter().all(Result::is_ok));
+        }
+        Plan::Hold => held.push(claim(&keys[0])),
+        Plan::Abandon => claim(&keys[0]).abandon(),
+        Plan::Forget(_) => carry_out(store, here, plan, op, keys, held),
     }
 }
 

@@ -2,7 +2,7 @@
 //! runs itself as a child, kills it, opens the store that it leaves behind, and asks for every key
 //! that the child had acknowledged.
 //!
-//! `ONCEONLY_KILL_CYCLES` (default 150 for all tests together) and `ONCEONLY_SEED` scale it.
+//! `ONCEONLY_KILL_CYCLES` (default 225 for all tests together) and `ONCEONLY_SEED` scale it.
 
 mod board;
 mod child;
@@ -55,9 +55,15 @@ fn nothing_acknowledged_is_lost_by_kills_before_reboots() {
     run(Time::Manual);
 }
 
+/// Promises 1, 2, 8 where the window follows the timestamps of events, some of them late.
+#[test]
+fn nothing_acknowledged_is_lost_by_kills_in_event_time() {
+    run(Time::Event);
+}
+
 fn run(time: Time) {
     let seed = env_number(child::SEED, 1);
-    let cycles = env_number("ONCEONLY_KILL_CYCLES", 150) / 2;
+    let cycles = env_number("ONCEONLY_KILL_CYCLES", 225) / 3;
     let mut rng = Rng::new(seed);
     let mut first = 0;
     while first < cycles {
@@ -83,6 +89,11 @@ fn run_store(time: Time, seed: u64, cycles: std::ops::Range<u64>, rng: &mut Rng)
         command.env(child::SEED, seed.to_string()).env(child::CYCLE, cycle.to_string());
         if time == Time::Manual {
             command.env(child::MANUAL, manual.to_string());
+        }
+        if time == Time::Event {
+            // Up to two slices pass between two children.
+            let pause = rng.below(200_000_000).cast_signed();
+            command.env(child::EVENT, (judge.newest_event() + pause).to_string());
         }
         kill(command, &board_of_cycle, rng);
         judge.note(&board_of_cycle, seed, cycle);
@@ -113,13 +124,14 @@ fn kill(mut command: Command, board: &Board, rng: &mut Rng) {
 
 fn judge_store(time: Time, store: &Path, manual: i64, judge: &mut Judge) {
     let builder = match time {
-        Time::System => time.builder(),
+        Time::System | Time::Event => time.builder(),
         Time::Manual => time.builder().clock(ManualClock::new(child::wall(manual))),
     };
     let store = builder.open(store).unwrap();
     match time {
         Time::System => judge.judge(&store, boot_nanos),
         Time::Manual => judge.judge(&store, || manual),
+        Time::Event => judge.judge_events(&store),
     }
     store.close().unwrap();
 }

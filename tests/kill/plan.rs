@@ -54,6 +54,13 @@ impl Author {
         }
     }
 
+    /// How much older than the newest event operation `op` is: one in four comes late, within the
+    /// window.
+    pub(crate) fn lateness(&self, op: usize) -> i64 {
+        let mut rng = Rng::new(!(self.seed ^ (self.cycle << 32) ^ op as u64));
+        if rng.below(4) == 0 { rng.below(200_000_000).cast_signed() } else { 0 }
+    }
+
     pub(crate) fn keys(&self, op: usize) -> Vec<String> {
         let name = |part| format!("{}.{}.{op}.{part}", self.cycle, self.worker);
         match self.plan(op) {
@@ -71,19 +78,21 @@ pub(crate) enum Time {
     System,
     /// A manual one, new in each process: each restart is a reboot, so everything is verified.
     Manual,
+    /// The timestamps of events, on one boot.
+    Event,
 }
 
 impl Time {
     pub(crate) fn window(self) -> Duration {
         match self {
-            Time::System => Duration::from_secs(2),
+            Time::System | Time::Event => Duration::from_secs(2),
             Time::Manual => Duration::from_secs(8),
         }
     }
 
     pub(crate) fn slices(self) -> u32 {
         match self {
-            Time::System => 20,
+            Time::System | Time::Event => 20,
             Time::Manual => 8,
         }
     }
@@ -96,5 +105,6 @@ impl Time {
             .expected_keys(200)
             .shards(4)
             .lease(Duration::from_secs(1_000))
+            .event_time(self == Time::Event)
     }
 }
