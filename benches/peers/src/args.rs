@@ -1,8 +1,11 @@
-//! Options of the form `--name value`.
+//! Options of the form `--name value`, and a few that are only a name.
 
 use std::path::PathBuf;
 
 pub(crate) type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+/// Options that have no value.
+const FLAGS: [&str; 2] = ["quick", "resume"];
 
 /// The options of one subcommand. Each is taken once; what is left over is a mistake.
 #[derive(Debug)]
@@ -16,7 +19,10 @@ impl Args {
         let mut words = words.into_iter();
         while let Some(word) = words.next() {
             let name = word.strip_prefix("--").ok_or_else(|| format!("unexpected {word:?}"))?;
-            let value = words.next().ok_or_else(|| format!("--{name} needs a value"))?;
+            let value = match FLAGS.contains(&name) {
+                true => "yes".to_owned(),
+                false => words.next().ok_or_else(|| format!("--{name} needs a value"))?,
+            };
             pairs.push((name.to_owned(), value));
         }
         Ok(Args { pairs })

@@ -2,7 +2,7 @@
 //! the bare path that strings them together. A core overlaps what the sum of the parts adds up, so
 //! the bare path is the floor that the engine is measured against.
 
-mod bare;
+pub(crate) mod bare;
 
 use std::fs::File;
 use std::hint::black_box;

@@ -26,6 +26,8 @@ const SLOW_NS: u64 = 200_000;
 const LISTED: usize = 12;
 /// How often the time off the core is read, between two keys.
 const OFF_CORE_EVERY: Duration = Duration::from_millis(10);
+/// The part by which the window is longer than the keys in it take.
+const ROOM: f64 = 0.05;
 const INTERVAL_NS: u64 = 100_000_000;
 
 struct Slow {
@@ -42,8 +44,8 @@ struct Measured {
     service: Histogram<u64>,
     meter: Histogram<u64>,
     slow: Vec<Slow>,
-    /// The longest latency of each interval.
-    over_time: Vec<u64>,
+    /// The longest latency and the longest hiccup of each interval.
+    over_time: Vec<(u64, u64)>,
     wrong: u64,
 }
 
@@ -68,13 +70,18 @@ pub(crate) fn main(mut args: Args) -> Result<()> {
     report(&measured, live, rate, &store, csv.as_deref())?;
     store.close()?;
     drop(dir);
+    // Keys that come late by more than the room in the window are not repetitions any longer.
+    let room = Duration::from_secs_f64(live as f64 / rate as f64 * ROOM);
+    if Duration::from_nanos(measured.latency.max()) > room {
+        return Err(format!("fell behind by more than {room:.1?}: take a lower --rate").into());
+    }
     if measured.wrong == 0 { Ok(()) } else { Err("the engine gave wrong answers".into()) }
 }
 
 fn open(live: u64, rate: u64, dir: &Path) -> Result<(tempfile::TempDir, Dedup)> {
     let dir = tempfile::Builder::new().prefix("latency-").tempdir_in(dir)?;
     // A little longer than `live` keys take, so that the oldest repetitions are safely within.
-    let window = Duration::from_secs_f64(live as f64 / rate as f64 * 1.05);
+    let window = Duration::from_secs_f64(live as f64 / rate as f64 * (1.0 + ROOM));
     let store = Dedup::builder().window(window).expected_keys(live).open(dir.path())?;
     Ok((dir, store))
 }
@@ -86,7 +93,7 @@ fn drive(store: &Dedup, chunk: &Chunk, warm: usize, rate: u64) -> Result<Measure
         service: histogram()?,
         meter: histogram()?,
         slow: Vec::with_capacity(1 << 16),
-        over_time: vec![0; chunk.keys.len() * 10 / usize::try_from(rate)? + 1024],
+        over_time: vec![(0, 0); chunk.keys.len() * 10 / usize::try_from(rate)? + 1024],
         wrong: 0,
     };
     let period_ns = 1_000_000_000 / rate;
@@ -112,14 +119,15 @@ fn drive(store: &Dedup, chunk: &Chunk, warm: usize, rate: u64) -> Result<Measure
         if index < warm {
             continue;
         }
+        let interval = &mut measured.over_time[(due / INTERVAL_NS) as usize];
         if idle {
             measured.meter.record_correct(begin - due, period_ns)?;
+            interval.1 = interval.1.max(begin - due);
         }
         let (late, service) = (end - due, end - begin);
         measured.latency.saturating_record(late);
         measured.service.saturating_record(service);
-        let interval = &mut measured.over_time[(due / INTERVAL_NS) as usize];
-        *interval = late.max(*interval);
+        interval.0 = interval.0.max(late);
         if service >= SLOW_NS && measured.slow.len() < measured.slow.capacity() {
             let off_core_ns = off_core.since_last();
             measured.slow.push(Slow {
@@ -198,12 +206,16 @@ fn report(m: &Measured, live: u64, rate: u64, store: &Dedup, csv: Option<&Path>)
 
 /// The longest latency of each tenth of a second, for a picture.
 fn over_time(m: &Measured, path: &Path) -> Result<()> {
-    use std::io::Write;
-    let mut file = File::options().append(true).create(true).open(path)?;
-    writeln!(file, "# longest latency of each interval\nat_s,max_us")?;
-    for (index, ns) in m.over_time.iter().enumerate().filter(|(_, ns)| **ns > 0) {
-        let at = index as f64 * INTERVAL_NS as f64 / 1e9;
-        writeln!(file, "{at:.1},{:.2}", *ns as f64 / 1000.0)?;
+    let title = "longest latency and longest hiccup of each tenth of a second";
+    let mut table = Table::new(title, &["at_s", "latency_us", "hiccup_us"]);
+    let us = |ns: u64| format!("{:.2}", ns as f64 / 1000.0);
+    let first = m.over_time.iter().position(|&(late, _)| late > 0).unwrap_or(0);
+    for (index, &(late, hiccup)) in m.over_time.iter().enumerate().skip(first) {
+        if late == 0 {
+            break;
+        }
+        let at = (index - first) as f64 * INTERVAL_NS as f64 / 1e9;
+        table.row([format!("{at:.1}"), us(late), us(hiccup)]);
     }
-    Ok(())
+    table.save(&path.with_file_name("latency-over-time.csv"))
 }

@@ -1,19 +1,27 @@
 //! Benchmarks of `onceonly` beside what users would pick instead, and of this machine.
 
+mod all;
 mod args;
 mod cli;
 mod compare;
 mod contestants;
 mod floor;
+mod growth;
 #[allow(dead_code, reason = "shared with the library's own benches")]
 #[path = "../../common/keys.rs"]
 mod keys;
 mod latency;
 mod machine;
 mod memory;
+mod overload;
+mod pictures;
+mod provenance;
+mod remembers;
 mod reopen;
 mod report;
+mod results;
 mod scaling;
+mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +33,9 @@ const USAGE: &str = "\
 usage: onceonly-peers COMMAND [--OPTION VALUE]…
 
   compare   the same stream through onceonly and its peers, side by side
-              --live 1M,10M,100M   --peer hashbrown,hashbrown-digests-first,moka|none
+              --live 1M,10M,100M   --warm-limit 600 (seconds to fill a peer)
+              --peer none | of hashbrown,hashbrown-digests-first,dashmap,moka,quick_cache,lru,
+                     sbbf,fastbloom,lmdb,fjall,sqlite,redis,postgres,floor
               --mode both|one|batch   --batch 32
               --rounds 16   --warm 2 (windows)   --duplicates-per-mille 20
               --charge-background no|yes   --cpu-time no|yes (for machines that others use as well)
@@ -39,9 +49,20 @@ usage: onceonly-peers COMMAND [--OPTION VALUE]…
   cli       `onceonly dedup` beside huniq and runiq, whole processes; installs the two if need be
               --rounds 9   --files uuids-1M,uuids-10M,few-10M,flights,ndjson-1M,ndjson-id-1M
               --onceonly PATH (else it is built)   --peers DIR (where the two are installed)
+  remembers what is left of the acknowledged keys after kill -9, of every peer that keeps any
+              --keys 200k
+  growth    time, memory, disk, bytes written and opening as a store grows
+              --live 1M,10M,100M   --more 200k
+  overload  a stream ten times as large as planned
+              --planned 1M   --times 10
   floor     what this machine charges for hashing, locking and memory
 
-  all: --dir DIR for the stores (target/peers-data)   --csv FILE to append the tables to
+  all       all of these, then the tables of docs/performance.md and the pictures
+              --only compare,latency (parts)   --quick (a trial; results in the data directory)
+              --resume (leave out what was measured at this commit)
+  tables, pictures   make them again from benches/results
+
+  each: --dir DIR for the stores (target/peers-data)   --csv FILE for the results
 ";
 
 fn run(command: &str, mut args: Args) -> Result<()> {
@@ -58,6 +79,13 @@ fn run(command: &str, mut args: Args) -> Result<()> {
         "reopen-child" => reopen::child(args),
         "cli" => cli::main(args),
         "floor" => floor::main(args),
+        "remembers" => remembers::main(args),
+        "remembers-child" => remembers::child(args),
+        "growth" => growth::main(args),
+        "growth-child" => growth::child(args),
+        "overload" => overload::main(args),
+        "all" => all::main(args),
+        "tables" | "pictures" => all::redo(args, command),
         other => Err(format!("no command is named {other:?}\n{USAGE}").into()),
     }
 }

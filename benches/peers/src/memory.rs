@@ -38,6 +38,14 @@ fn kilobytes(field: &str) -> u64 {
     digits.parse::<u64>().unwrap_or(0) * 1024
 }
 
+/// Bytes that this process has had written to disks, by the kernel's account: pages count when they
+/// become dirty, mapped ones too.
+pub(crate) fn bytes_written() -> Result<u64> {
+    let text = fs::read_to_string("/proc/self/io")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    Ok(line.ok_or("no write_bytes in /proc/self/io")?.trim().parse()?)
+}
+
 /// Resident bytes of the mapped files below `dir`, by kind: the letters that the name begins with.
 pub(crate) fn mapped_by_kind(dir: &Path) -> Result<BTreeMap<String, u64>> {
     let dir = fs::canonicalize(dir)?;

@@ -30,15 +30,52 @@ pub(crate) fn main(mut args: Args) -> Result<()> {
     let dir = args.data_dir()?;
     let csv = args.path("csv");
     args.finish()?;
-    let dir = tempfile::Builder::new().prefix("reopen-").tempdir_in(dir)?;
-    let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis() as u64;
-    let steps = Steps { dir: dir.path(), live, begun, slices: &slices };
-    say(format_args!("{}", steps.run("build", live)?.trim_end()))?;
     let title = format!("{} live keys, {slices} slices, ms", shown(live));
     let head = ["after", "open", "first answer", "sum", "then 400k answers, ns each"];
     let mut table = Table::new(title, &head);
+    let cases = [(false, false), (false, true), (true, false), (true, true)];
+    for opened in measure(live, more, &slices, &dir, &cases)? {
+        table.row([
+            opened.after.clone(),
+            format!("{:.2}", opened.open_ms),
+            format!("{:.3}", opened.first_ms),
+            format!("{:.2}", opened.sum_ms()),
+            format!("{:.0}", opened.each_ns),
+        ]);
+    }
+    table.show(csv.as_deref())
+}
+
+/// One opening.
+pub(crate) struct Opened {
+    after: String,
+    open_ms: f64,
+    first_ms: f64,
+    each_ns: f64,
+}
+
+impl Opened {
+    pub(crate) fn sum_ms(&self) -> f64 {
+        self.open_ms + self.first_ms
+    }
+}
+
+/// Fills a store and opens it for each of the cases: after a kill or not, with a cold page cache or
+/// a warm one. Those after a kill come last.
+pub(crate) fn measure(
+    live: u64,
+    more: u64,
+    slices: &str,
+    dir: &Path,
+    cases: &[(bool, bool)],
+) -> Result<Vec<Opened>> {
+    let dir = tempfile::Builder::new().prefix("reopen-").tempdir_in(dir)?;
+    let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis() as u64;
+    let steps = Steps { dir: dir.path(), live, begun, slices };
+    say(format_args!("{}", steps.run("build", live)?.trim_end()))?;
     let mut total = live;
-    for (killed, cold) in [(false, false), (false, true), (true, false), (true, true)] {
+    let mut all = Vec::new();
+    for &(killed, cold) in cases {
         if killed {
             total = steps.kill(total, more)?;
         }
@@ -51,19 +88,13 @@ pub(crate) fn main(mut args: Args) -> Result<()> {
         let mut lines = answer.lines();
         let fields: Vec<f64> =
             lines.next().unwrap_or_default().split(' ').flat_map(str::parse).collect();
-        let [open, first, each] = fields[..] else { return Err(answer.into()) };
-        table.row([
-            format!("{after}, {cache}"),
-            format!("{open:.2}"),
-            format!("{first:.3}"),
-            format!("{:.2}", open + first),
-            format!("{each:.0}"),
-        ]);
+        let [open_ms, first_ms, each_ns] = fields[..] else { return Err(answer.into()) };
+        all.push(Opened { after: format!("{after}, {cache}"), open_ms, first_ms, each_ns });
         for line in lines {
             say(format_args!("    {after}: {line}"))?;
         }
     }
-    table.show(csv.as_deref())
+    Ok(all)
 }
 
 struct Steps<'a> {

@@ -1,11 +1,11 @@
 //! Medians, tables and CSV.
 
 use std::fmt::Write as _;
-use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::Path;
 
 use crate::args::Result;
+use crate::provenance;
 
 /// The median; the mean of the middle two of an even number. NaN of none.
 pub(crate) fn median(samples: &[f64]) -> f64 {
@@ -55,12 +55,16 @@ impl Table {
         self.rows.push(cells.into());
     }
 
-    /// Prints the table, and appends it to the file if there is one.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Prints the table, and writes it to the file if there is one.
     pub(crate) fn show(&self, csv: Option<&Path>) -> Result<()> {
         say(format_args!("\n{}\n{}", self.title, self.text().trim_end()))?;
         match csv {
             None => Ok(()),
-            Some(path) => self.append(path),
+            Some(path) => self.save(path),
         }
     }
 
@@ -85,14 +89,21 @@ impl Table {
         text
     }
 
-    fn append(&self, path: &Path) -> Result<()> {
-        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-        writeln!(file, "# {}", self.title)?;
+    /// Writes the table as CSV below a few lines that say where it is from. In the place of an
+    /// older file at once, so that no reader sees half of it.
+    pub(crate) fn save(&self, path: &Path) -> Result<()> {
+        let mut text = provenance::header(&self.title);
         for line in std::iter::once(&self.head).chain(&self.rows) {
             let cells: Vec<String> = line.iter().map(|cell| cell.replace(',', ";")).collect();
-            writeln!(file, "{}", cells.join(","))?;
+            text.push_str(&cells.join(","));
+            text.push('\n');
         }
-        Ok(())
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        let unfinished = path.with_extension("csv.part");
+        std::fs::write(&unfinished, text)?;
+        Ok(std::fs::rename(&unfinished, path)?)
     }
 }
 
@@ -106,7 +117,7 @@ pub(crate) fn ns(value: f64) -> String {
     if value.is_finite() { format!("{value:.1}") } else { "-".to_owned() }
 }
 
-/// Two decimals and a sign of multiplication, or a dash.
+/// Two decimals, or a dash.
 pub(crate) fn times(value: f64) -> String {
-    if value.is_finite() { format!("{value:.2}x") } else { "-".to_owned() }
+    if value.is_finite() { format!("{value:.2}") } else { "-".to_owned() }
 }

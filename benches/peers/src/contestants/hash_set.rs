@@ -60,7 +60,7 @@ impl Contestant for HashSets {
     fn name(&self) -> &'static str {
         match self.digests_first {
             false => "hashbrown, 64 locks, 2 generations",
-            true => "the same, digests first",
+            true => "hashbrown, digests first",
         }
     }
 

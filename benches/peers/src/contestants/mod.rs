@@ -1,9 +1,13 @@
 //! What runs side by side: each answers "seen before?" for the same keys at the same times.
 
+mod bare_floor;
+mod blooms;
+mod caches;
 mod claims;
 mod hash_set;
 mod moka_ttl;
 mod store;
+pub(crate) mod stores;
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,14 +18,33 @@ use crate::args::Result;
 use crate::keys::{Chunk, Key};
 use crate::machine::Timing;
 
+pub(crate) use blooms::Blooms;
+pub(crate) use caches::{DashSets, Lrus, QuickCache};
 pub(crate) use claims::{Claims, ProcessOnce};
 pub(crate) use hash_set::HashSets;
 pub(crate) use moka_ttl::MokaTtl;
 pub(crate) use store::Store;
+use stores::Rotating;
 
 /// Answers go to a slice as long as the keys; `true` is "seen before".
 pub(crate) trait Contestant: Send + Sync {
     fn name(&self) -> &'static str;
+    /// Whether it means to answer rightly, always.
+    fn exact(&self) -> bool {
+        true
+    }
+    /// Whether its answers mean anything.
+    fn decides(&self) -> bool {
+        true
+    }
+    /// Whether a full share of the keys would take too long.
+    fn slow(&self) -> bool {
+        false
+    }
+    /// How it is asked: its best sizes of a batch, and one at a time if that is of interest.
+    fn modes(&self, batch: usize) -> Vec<Mode> {
+        vec![Mode::Batch(batch), Mode::One]
+    }
     /// Time has come to where `now` keys have been new.
     fn advance(&self, now: u64);
     fn observe_each(&self, keys: &[Key], answers: &mut [bool]);
@@ -51,6 +74,17 @@ pub(crate) fn build(name: &str, live: u64, dir: &Path) -> Result<Box<dyn Contest
         "hashbrown" => Box::new(HashSets::new(live, false)),
         "hashbrown-digests-first" => Box::new(HashSets::new(live, true)),
         "moka" => Box::new(MokaTtl::new(live)),
+        "dashmap" => Box::new(DashSets::new(live)),
+        "quick_cache" => Box::new(QuickCache::new(live)),
+        "lru" => Box::new(Lrus::new(live)),
+        "sbbf" => Box::new(Blooms::<sbbf_rs_safe::Filter>::new(live)),
+        "fastbloom" => Box::new(Blooms::<fastbloom::BloomFilter>::new(live)),
+        "fjall" => Box::new(Rotating::<stores::Fjall>::new(live, dir)?),
+        "lmdb" => Box::new(Rotating::<stores::Lmdb>::new(live, dir)?),
+        "sqlite" => Box::new(Rotating::<stores::Sqlite>::new(live, dir)?),
+        "redis" => Box::new(Rotating::<stores::Redis>::new(live, dir)?),
+        "postgres" => Box::new(Rotating::<stores::Postgres>::new(live, dir)?),
+        "floor" => Box::new(bare_floor::Floor::new(live, dir)?),
         other => return Err(format!("no peer is named {other:?}").into()),
     })
 }
@@ -63,6 +97,13 @@ pub(crate) enum Mode {
 }
 
 impl Mode {
+    pub(crate) fn keys(self) -> usize {
+        match self {
+            Mode::One => 1,
+            Mode::Batch(keys) => keys,
+        }
+    }
+
     pub(crate) fn shown(self) -> String {
         match self {
             Mode::One => "one at a time".to_owned(),

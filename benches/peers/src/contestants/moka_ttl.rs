@@ -37,6 +37,10 @@ impl Contestant for MokaTtl {
         "moka, time to live"
     }
 
+    fn slow(&self) -> bool {
+        true
+    }
+
     fn advance(&self, _now: u64) {}
 
     fn observe_each(&self, keys: &[Key], answers: &mut [bool]) {

@@ -26,11 +26,16 @@ pub(crate) struct Store {
 impl Store {
     /// A new store whose window holds `live` keys.
     pub(crate) fn open(live: u64, dir: &Path) -> Result<Self> {
+        Self::open_planned(live, live, dir)
+    }
+
+    /// The same, with another number of keys expected than come.
+    pub(crate) fn open_planned(live: u64, planned: u64, dir: &Path) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("store-").tempdir_in(dir)?;
         let clock = ManualClock::new(SystemTime::now());
         let store = Dedup::builder()
             .window(Duration::from_nanos(live * KEY_NS))
-            .expected_keys(live)
+            .expected_keys(planned)
             .durability(Durability::Process)
             .clock(clock.clone())
             .open(dir.path())?;

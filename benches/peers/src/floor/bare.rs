@@ -21,7 +21,7 @@ const KEYS: usize = 1 << 21;
 const LOG_BYTES: usize = 16 << 20;
 const LOG_AHEAD: usize = 256;
 
-pub(super) struct Path {
+pub(crate) struct Path {
     keys: Vec<Key>,
     memory: Memory,
     shards: Box<[CachePadded<Mutex<usize>>]>,
@@ -30,6 +30,11 @@ pub(super) struct Path {
 }
 
 impl Path {
+    /// With `bytes` of memory in huge pages.
+    pub(crate) fn of_size(bytes: usize, dir: &std::path::Path) -> Result<Self> {
+        Path::new(Memory::new(bytes, memmap2::Advice::HugePage)?, dir)
+    }
+
     pub(super) fn new(memory: Memory, dir: &std::path::Path) -> Result<Self> {
         let path = dir.join("floor-log");
         let file =
@@ -52,38 +57,47 @@ impl Path {
     }
 
     pub(super) fn one_at_a_time(&mut self) -> f64 {
-        self.measured(|path| {
-            for at in 0..KEYS {
-                let digest = xxh3_128_with_secret(&path.keys[at], black_box(&path.secret));
-                path.record(digest, 1);
-            }
-        })
+        self.measured(Path::each)
     }
 
     pub(super) fn batched(&mut self, lines: usize) -> f64 {
-        self.measured(|path| {
-            let mut digests = [0; BATCH];
-            for from in (0..KEYS).step_by(BATCH) {
-                for (digest, key) in digests.iter_mut().zip(&path.keys[from..]) {
-                    *digest = xxh3_128_with_secret(key, black_box(&path.secret));
-                    let words = path.memory.words();
-                    let at = place(*digest as u64, words, lines);
-                    for next in 0..lines {
-                        prefetch(&words[at + next * WORDS_A_LINE]);
-                    }
-                }
-                for digest in digests {
-                    path.record(digest, lines);
-                }
-            }
-        })
+        self.measured(|path, keys| path.batches(keys, lines))
     }
 
-    fn measured(&mut self, run: impl Fn(&mut Self)) -> f64 {
+    /// One key after the other.
+    pub(crate) fn each(&mut self, keys: &[Key]) {
+        for key in keys {
+            let digest = xxh3_128_with_secret(key, black_box(&self.secret));
+            self.record(digest, 1);
+        }
+    }
+
+    /// Batches: digests and prefetches first.
+    pub(crate) fn batches(&mut self, keys: &[Key], lines: usize) {
+        let mut digests = [0; BATCH];
+        for keys in keys.chunks(BATCH) {
+            for (digest, key) in digests.iter_mut().zip(keys) {
+                *digest = xxh3_128_with_secret(key, black_box(&self.secret));
+                let words = self.memory.words();
+                let at = place(*digest as u64, words, lines);
+                for next in 0..lines {
+                    prefetch(&words[at + next * WORDS_A_LINE]);
+                }
+            }
+            for &digest in &digests[..keys.len()] {
+                self.record(digest, lines);
+            }
+        }
+    }
+
+    fn measured(&mut self, run: impl Fn(&mut Self, &[Key])) -> f64 {
         let samples: Vec<f64> = (0..super::REPETITIONS)
             .map(|_| {
                 self.next_keys();
-                super::once(KEYS as u64, || run(self))
+                let keys = std::mem::take(&mut self.keys);
+                let took = super::once(KEYS as u64, || run(self, &keys));
+                self.keys = keys;
+                took
             })
             .collect();
         crate::report::median(&samples)
