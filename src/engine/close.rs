@@ -1,6 +1,6 @@
 //! Syncing and closing.
 
-use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::Ordering::{Acquire, Release};
 
 use super::Engine;
 use crate::error::{Error, Result};
@@ -28,8 +28,16 @@ impl Engine {
     /// Writes the journal and the record of time to the disk; sealed parts are there already.
     fn sync_files(&self) -> Result<()> {
         let storage = self.ledger.storage();
-        if let Err(error) = self.sync_journals() {
-            self.heal_journal(&error)?;
+        let suspect = &self.maintenance.journal_suspect;
+        if !suspect.load(Acquire)
+            && let Err(error) = self.sync_journals()
+        {
+            self.note_background_error(&error);
+            suspect.store(true, Release);
+        }
+        if suspect.load(Acquire) {
+            self.heal_journal()?;
+            suspect.store(false, Release);
         }
         self.time.record_anchor();
         storage.sync(names::CLOCK, &self.time.region())
@@ -39,12 +47,12 @@ impl Engine {
     /// second sync would succeed without it. What the journal holds is still in memory, so it is
     /// sealed, into new files, and its own are given up.
     #[cold]
-    fn heal_journal(&self, error: &Error) -> Result<()> {
-        let sealed = self.tools.journal.retire().and_then(|()| self.seal_due());
-        let left = self.tools.journal.full_segments().len();
-        match sealed {
-            Ok(()) if left == 0 => Ok(()),
-            _ => Err(Error::Poisoned { detail: error.to_string() }),
+    fn heal_journal(&self) -> Result<()> {
+        let poisoned = |detail: String| Err(Error::Poisoned { detail });
+        match self.tools.journal.retire().and_then(|()| self.seal_due()) {
+            Ok(()) if self.tools.journal.full_segments().is_empty() => Ok(()),
+            Ok(()) => poisoned("the journal could not be written".to_owned()),
+            Err(error) => poisoned(error.to_string()),
         }
     }
 

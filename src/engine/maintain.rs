@@ -38,6 +38,9 @@ pub(super) struct Maintenance {
     log: Job,
     /// A log was ended: the next one is due.
     pub(super) log_ended: AtomicBool,
+    /// A sync of the journal failed, so what the disk has of it is not known: it is not synced again,
+    /// but sealed into new files.
+    pub(super) journal_suspect: AtomicBool,
     /// When the journal was looked at, and which segment was filled then.
     seen: Mutex<Vec<(i64, u64)>>,
     /// Jobs that were submitted and have not ended.

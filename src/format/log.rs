@@ -36,9 +36,9 @@ pub(crate) struct BlockHead {
     pub(crate) watermark_ns: i64,
 }
 
-/// Entries that are waiting to be written.
+/// Entries that are waiting to be written: a block without its head, in bytes.
 #[derive(Debug, Default)]
-pub(crate) struct Entries(Vec<u64>);
+pub(crate) struct Entries(Vec<u8>);
 
 impl Entries {
     pub(crate) fn is_empty(&self) -> bool {
@@ -46,17 +46,24 @@ impl Entries {
     }
 
     pub(crate) fn digests(&mut self, slice: u64, digests: impl ExactSizeIterator<Item = Digest>) {
-        self.0.reserve(DIGESTS_HEAD + 2 * digests.len());
-        self.0.push((digests.len() as u64) << 8 | DIGESTS);
-        self.0.push(slice);
-        self.0.extend(digests.flat_map(|digest| [digest.hi, digest.lo]));
+        self.0.reserve((DIGESTS_HEAD + 2 * digests.len()) * 8);
+        self.word((digests.len() as u64) << 8 | DIGESTS);
+        self.word(slice);
+        for digest in digests {
+            let slot = u128::from(digest.lo) << 64 | u128::from(digest.hi);
+            self.0.extend_from_slice(&slot.to_le_bytes());
+        }
     }
 
     pub(crate) fn record(&mut self, record: &Record<'_>) {
-        let at = self.0.len();
-        self.0.push(0);
-        record.write(&mut self.0);
-        self.0[at] = ((self.0.len() - at - 1) as u64) << 8 | RECORD;
+        let mut words = Vec::with_capacity(8);
+        record.write(&mut words);
+        self.word((words.len() as u64) << 8 | RECORD);
+        words.into_iter().for_each(|word| self.word(word));
+    }
+
+    fn word(&mut self, word: u64) {
+        self.0.extend_from_slice(&word.to_le_bytes());
     }
 
     pub(crate) fn append(&mut self, other: &Entries) {
@@ -65,16 +72,17 @@ impl Entries {
 
     /// Length of the block that holds them.
     pub(crate) fn block_len(&self) -> u64 {
-        (((HEAD_WORDS + self.0.len()) * 8).next_multiple_of(SECTOR)) as u64
+        ((HEAD_WORDS * 8 + self.0.len()).next_multiple_of(SECTOR)) as u64
     }
 
     /// The block that holds them, in the log `file`.
     pub(crate) fn block(&self, store: StoreId, file: u64, head: &BlockHead, out: &mut Vec<u8>) {
         out.clear();
         out.reserve(self.block_len() as usize);
-        for word in words(head, self.0.len()).iter().chain(&[0]).chain(&self.0) {
+        for word in words(head, self.0.len() / 8).iter().chain(&[0]) {
             out.extend_from_slice(&word.to_le_bytes());
         }
+        out.extend_from_slice(&self.0);
         let sum = block_checksum(store, file, out);
         out[(HEAD_WORDS - 1) * 8..HEAD_WORDS * 8].copy_from_slice(&sum.to_le_bytes());
         out.resize(self.block_len() as usize, 0);

@@ -192,13 +192,11 @@ impl Script {
         match self.store.forget(&key) {
             Ok(was_live) => {
                 assert!(was_live, "{key} was marked");
-                let again = self.rng.below(3) == 0 && self.store.observe(&key).is_ok();
-                if again {
-                    self.mark(vec![key], true)
-                } else {
-                    // An error of the second mark leaves it unmarked too.
-                    Step { keys: vec![key], fate: Fate::Unmarked, synced: false }
+                if self.rng.below(3) > 0 {
+                    return Step { keys: vec![key], fate: Fate::Unmarked, synced: false };
                 }
+                let done = self.store.observe(&key).is_ok();
+                self.mark(vec![key], done)
             }
             Err(_) => {
                 assert!(self.store.contains(&key).unwrap_or(true), "{key}: forgotten by an error");

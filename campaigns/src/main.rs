@@ -1,0 +1,45 @@
+//! Campaigns: the same judges as the tests, for as long as one likes. Each is a command with a seed.
+//!
+//! ```sh
+//! cargo run --release -p onceonly-campaigns -- images --runs 10000 --seed 1
+//! cargo run --release -p onceonly-campaigns -- power --cycles 1000 --seed 1
+//! cargo run --release -p onceonly-campaigns -- full --seed 1
+//! cargo run --release -p onceonly-campaigns -- calls --seed 1
+//! cargo run --release -p onceonly-campaigns -- levels
+//! ```
+#![expect(clippy::print_stdout, reason = "a command reports on standard output")]
+#![allow(missing_docs, reason = "a command, not a library")]
+
+mod args;
+mod calls;
+#[path = "../../tests/common/mod.rs"]
+mod common;
+#[path = "../../tests/power/crash.rs"]
+mod crash;
+mod full;
+#[path = "../../tests/power/judge.rs"]
+mod judge;
+mod levels;
+mod power;
+#[path = "../../tests/power/script.rs"]
+mod script;
+mod simulated;
+
+use anyhow::{Result, bail};
+
+fn main() -> Result<()> {
+    let mut words = std::env::args().skip(1);
+    let command = words.next().unwrap_or_default();
+    let args = args::Args::parse(words)?;
+    match command.as_str() {
+        "images" => simulated::run(&args),
+        "power" => power::run(&args),
+        "power-child" => power::child(&args),
+        "full" => full::run(&args),
+        "full-child" => full::child(&args),
+        "calls" => calls::run(&args),
+        "calls-child" => calls::child(&args),
+        "levels" => levels::run(&args),
+        other => bail!("no campaign {other:?}: images, power, full, calls or levels"),
+    }
+}
