@@ -63,11 +63,6 @@ impl Stream {
         self.per_mille = per_mille;
     }
 
-    /// Keys so far.
-    pub(crate) fn position(&self) -> u64 {
-        self.position
-    }
-
     /// Keys that were new so far.
     pub(crate) fn new_keys(&self) -> u64 {
         self.new
@@ -76,11 +71,6 @@ impl Stream {
     /// `live / parts` positions, in whole ticks.
     pub(crate) fn part(&self, parts: u64) -> usize {
         usize::try_from(self.live / parts).expect("fits").next_multiple_of(self.tick)
-    }
-
-    /// About `len` positions, in whole ticks, at least one.
-    pub(crate) fn whole_ticks(&self, len: u64) -> usize {
-        usize::try_from(len).expect("fits").next_multiple_of(self.tick)
     }
 
     /// Fills `chunk` with the next `len` keys.
@@ -96,12 +86,6 @@ impl Stream {
                 chunk.repeated.push(repeated);
             }
         }
-    }
-
-    /// Goes past `chunk`, which was filled from this place.
-    pub(crate) fn skip(&mut self, chunk: &Chunk) {
-        self.position += chunk.keys.len() as u64;
-        self.new += chunk.repeated.iter().filter(|&&repeated| !repeated).count() as u64;
     }
 
     fn next(&mut self, base: u64, len: u64) -> (Key, bool) {
