@@ -154,9 +154,11 @@ impl Timeline {
     pub(crate) fn cut_expired(&mut self, now_ns: i64) {
         let oldest = self.live(now_ns).into_iter().next();
         let Some(oldest) = oldest else { return };
-        self.eras.retain(|era| era.end_ns > oldest.start_ns);
-        let holder = self.eras.iter_mut().find(|era| era.first <= oldest.sequence);
-        if let Some(era) = holder.filter(|era| era.first < oldest.sequence) {
+        // By number, not by time: eras overlap in the instant in which one follows the other.
+        let holder = self.eras.iter().rposition(|era| era.first <= oldest.sequence);
+        self.eras.drain(..holder.unwrap_or(0));
+        let era = &mut self.eras[0];
+        if era.first < oldest.sequence {
             era.first = oldest.sequence;
             era.start_ns = oldest.start_ns;
         }
@@ -234,6 +236,19 @@ mod tests {
         let live = timeline.live(95);
         assert_eq!((live[0].sequence, live[0].start_ns), (102, 20));
         assert_eq!(live.last().unwrap().sequence, 111);
+    }
+
+    /// Eras of an instant end when the next one has begun.
+    #[test]
+    fn what_has_expired_stays_expired_where_eras_overlap() {
+        let mut timeline = timeline(1, 63);
+        timeline.begin_era(0, 0, 63);
+        timeline.begin_era(0, 0, 21);
+        timeline.window_ns = 63;
+        timeline.cut_expired(64);
+        timeline.window_ns = 1_000;
+        let live: Vec<_> = timeline.live(64).iter().map(|s| s.sequence).collect();
+        assert_eq!(live, [102, 103, 104, 105]);
     }
 
     #[test]

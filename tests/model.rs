@@ -4,6 +4,7 @@
 mod common;
 mod strategies;
 
+use common::ops::{End, Level, Op, Shape, Step};
 use common::pair::run;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -33,4 +34,34 @@ proptest! {
     ) {
         run(shape, &ops);
     }
+}
+
+/// Slices that have expired stay so, however short the eras were that they belong to. Here, the
+/// slice of a forgotten key came back without its tombstone, and took the claim for committed.
+#[test]
+fn eras_of_an_instant_do_not_come_back() {
+    let first = Shape {
+        window_ns: 3_600_000_000,
+        slices: 1,
+        expected_keys: 1,
+        shards: None,
+        refresh: false,
+        siphash: false,
+        event_time: false,
+        on_disk: true,
+        level: Level::Process,
+    };
+    let short = Shape { window_ns: 63, ..first };
+    let finer = Shape { slices: 3, ..short };
+    let key = (None, 0);
+    let ops = [
+        Op::Reopen(End::Close, short),
+        Op::ObserveBatch(None, vec![0]),
+        Op::Forget(key),
+        Op::ClaimWith(key, Step::Nanos(0)),
+        Op::Reopen(End::Close, short),
+        Op::Reopen(End::Close, finer),
+        Op::Advance(Step::Window(1)),
+    ];
+    run(first, &ops);
 }
