@@ -181,13 +181,14 @@ pub(crate) fn claim(
     Ok(into_claim(engine, engine.claim(digest, time, lease, &note)?))
 }
 
-/// How often a waiter looks at a claim that is not given back: owners in other handles of the
-/// process wake it at once, so this only bounds what a missed wake-up costs.
+/// How often a waiter looks at a claim that is not given back: the end of a claim wakes it at once, but
+/// nobody tells it that a lease has run out.
 const WAIT_POLL: Duration = Duration::from_millis(50);
 
 pub(crate) fn claim_wait(engine: &Arc<Engine>, digest: Digest, deadline: Instant) -> Result<Claim> {
+    let waiter = engine.waiter();
     loop {
-        let epoch = engine.claim_epoch();
+        let epoch = waiter.epoch();
         let attempt = engine.claim(digest, None, None, &[])?;
         let Attempt::InFlight { lease_left } = attempt else {
             return Ok(into_claim(engine, attempt));
@@ -196,7 +197,7 @@ pub(crate) fn claim_wait(engine: &Arc<Engine>, digest: Digest, deadline: Instant
         if left.is_zero() {
             return Ok(Claim::InFlight { lease_left });
         }
-        engine.wait_for_claim_change(epoch, left.min(WAIT_POLL));
+        waiter.wait(epoch, left.min(WAIT_POLL));
     }
 }
 

@@ -284,7 +284,7 @@ pub(crate) struct Config {
 }
 
 impl Settings {
-    fn validate(&self) -> Result<Config> {
+    pub(crate) fn validate(&self) -> Result<Config> {
         let window = self
             .window
             .ok_or_else(|| Error::config("window", "is required: how long to remember a key"))?;

@@ -6,10 +6,8 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
-
-use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::exact::index::MAX_POSITIONS;
@@ -20,6 +18,7 @@ use crate::format::record;
 use crate::format::{PAGE, StoreId};
 use crate::ledger::Ledger;
 use crate::storage::{Advice, Region, Storage};
+use crate::sync::{AtomicI64, AtomicU32, Mutex};
 
 /// Most chunks of a segment: a shard's index can number the records of all of them.
 pub(crate) const MAX_CHUNKS: u32 = (MAX_POSITIONS / SLOTS - 1) as u32;

@@ -1,15 +1,14 @@
 //! The manifest in use: the one place that decides which files are live.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::Mutex;
+use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
 use crate::format::StoreId;
 use crate::format::manifest::Manifest;
 use crate::format::names;
 use crate::storage::Storage;
+use crate::sync::{AtomicU64, Mutex};
 
 pub(crate) struct Ledger {
     storage: Arc<dyn Storage>,

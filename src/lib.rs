@@ -56,6 +56,7 @@ mod replay;
 mod shard;
 mod stats;
 mod storage;
+mod sync;
 mod time;
 mod verdict;
 mod worker;

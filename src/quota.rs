@@ -1,10 +1,9 @@
 //! The hard limit of live keys.
 
-use std::sync::atomic::{AtomicI64, Ordering::AcqRel};
-
-use parking_lot::Mutex;
+use std::sync::atomic::Ordering::AcqRel;
 
 use crate::error::{Error, Result};
+use crate::sync::{AtomicI64, Mutex};
 
 /// Counts live keys when there is a limit; next to nothing when there is none.
 pub(crate) struct Quota {

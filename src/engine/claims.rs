@@ -1,10 +1,7 @@
 //! Claims as the engine sees them: tokens, waiters, and the calls that lead to a shard.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
-use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
-
-use parking_lot::{Condvar, Mutex};
 
 use super::Engine;
 use crate::claim::ClaimInfo;
@@ -12,6 +9,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::shard::control::{ClaimAnswer, ClaimRequest};
 use crate::shard::{Call, Shard, Target};
+use crate::sync::{AtomicU64, AtomicUsize, Condvar, Mutex};
 use crate::time::Timestamp;
 
 /// The answer to a claim, before there is a guard.
@@ -59,6 +57,30 @@ impl Claims {
             *self.epoch.lock() += 1;
             self.changed.notify_all();
         }
+    }
+}
+
+/// Notices claims that end. Has to be there before the claim is refused that is waited for: who ends
+/// a claim wakes nobody where nobody waits.
+pub(crate) struct Waiter<'a>(&'a Claims);
+
+impl Waiter<'_> {
+    pub(crate) fn epoch(&self) -> u64 {
+        *self.0.epoch.lock()
+    }
+
+    /// Waits until a claim ended since `epoch` was read, or `most` has passed.
+    pub(crate) fn wait(&self, epoch: u64, most: Duration) {
+        let mut now = self.0.epoch.lock();
+        if *now == epoch {
+            self.0.changed.wait_for(&mut now, most);
+        }
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, AcqRel);
     }
 }
 
@@ -212,19 +234,10 @@ impl Engine {
         self.claims.changed();
     }
 
-    pub(crate) fn claim_epoch(&self) -> u64 {
-        *self.claims.epoch.lock()
-    }
-
-    /// Waits until a claim ended since `epoch` was read, or `most` has passed.
-    pub(crate) fn wait_for_claim_change(&self, epoch: u64, most: Duration) {
+    /// From here on the end of any claim is noticed.
+    pub(crate) fn waiter(&self) -> Waiter<'_> {
         self.claims.waiting.fetch_add(1, AcqRel);
-        let mut now = self.claims.epoch.lock();
-        if *now == epoch {
-            self.claims.changed.wait_for(&mut now, most);
-        }
-        drop(now);
-        self.claims.waiting.fetch_sub(1, AcqRel);
+        Waiter(&self.claims)
     }
 
     pub(crate) fn claims(&self) -> Result<Vec<ClaimInfo>> {

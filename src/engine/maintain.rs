@@ -3,9 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-
-use parking_lot::{Mutex, RwLock};
 
 use super::Engine;
 use crate::digest::Digest;
@@ -18,6 +15,7 @@ use crate::format::names::{self, Kind};
 use crate::plan::MERGE_AT;
 use crate::shard::Call;
 use crate::shard::active::Active;
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, RwLock};
 use crate::worker::{self, Heartbeat, Lane};
 
 /// Sealed parts of a slice that is over, from which on they are merged into one.

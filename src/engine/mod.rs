@@ -6,6 +6,8 @@ mod close;
 mod event;
 mod logging;
 mod maintain;
+#[cfg(all(test, loom))]
+mod models;
 mod open;
 mod rebuild;
 mod recover;
@@ -13,11 +15,9 @@ mod report;
 mod time;
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Weak};
 
 use crossbeam_utils::CachePadded;
-use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::catalog::{Catalog, Timeline};
 use crate::config::Config;
@@ -27,6 +27,7 @@ use crate::format::header::StoreHeader;
 use crate::ledger::Ledger;
 use crate::shard::{Call, Shard, Tools};
 use crate::stats::RecoveryReport;
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, RwLock};
 use crate::time::Timestamp;
 use crate::verdict::Verdict;
 
@@ -150,10 +151,12 @@ impl Engine {
         let mut catalog = window.timeline.catalog(old.version + 1, now_ns, runs_of);
         self.tools.quota.expire(catalog.slices[0].sequence);
         change(&mut catalog);
-        self.time.set_due(catalog.valid_until_ns);
-        let version = catalog.version;
+        let (version, valid_until_ns) = (catalog.version, catalog.valid_until_ns);
         window.catalog = Arc::new(catalog);
         self.version.store(version, std::sync::atomic::Ordering::Release);
+        // Last: who finds that nothing is due any more must find the new version, or a key would go
+        // to a slice that is over and be forgotten early.
+        self.time.set_due(valid_until_ns);
     }
 
     /// Runs `work` on the shard of `digest`. When the store is full, keys that have expired are

@@ -1,13 +1,11 @@
 //! Time of a store: boot time plus an offset that is fixed when the store is opened.
 
-use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
-
-use parking_lot::Mutex;
 
 use crate::format::clock::Anchor;
 use crate::format::log::BlockHead;
 use crate::storage::Region;
+use crate::sync::{AtomicI64, Mutex};
 use crate::time::{ClockSource, CoarseOffset};
 
 pub(super) struct EngineTime {

@@ -1,7 +1,6 @@
 //! Merging sealed parts of one slice into one.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::run::{Run, RunWriter};
@@ -10,6 +9,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::format::StoreId;
 use crate::storage::Storage;
+use crate::sync::AtomicBool;
 
 /// Digests that are merged at a time, so that the working set stays in the cache.
 const STEP_KEYS: u64 = 1 << 15;

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::Level;
 use crate::error::Result;
 use crate::format::header::{FileHeader, FileKind};
@@ -12,6 +10,7 @@ use crate::format::manifest::LogEntry;
 use crate::format::names::{self, Kind};
 use crate::ledger::Ledger;
 use crate::storage::FileWriter;
+use crate::sync::Mutex;
 
 /// What the log asks of the store that it belongs to.
 pub(crate) trait Host {

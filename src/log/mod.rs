@@ -12,10 +12,7 @@ mod read;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Release};
-
-use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use files::Files;
 pub(crate) use files::{Host, end_in};
@@ -26,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::format::log::Entries;
 use crate::format::record::Record;
 use crate::ledger::Ledger;
+use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard};
 
 /// What is logged, and who waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

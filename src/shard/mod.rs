@@ -11,11 +11,9 @@ mod refresh;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use active::{Active, Taker};
 use control::ClaimState;
-use parking_lot::Mutex;
 use pending::{Mark, Pending};
 
 use crate::catalog::Catalog;
@@ -27,6 +25,7 @@ use crate::journal::{Journal, Reservation};
 use crate::log::Log;
 use crate::quota::Quota;
 use crate::replay::Tombstone;
+use crate::sync::{AtomicUsize, Mutex};
 use crate::verdict::Verdict;
 
 /// What a shard works with; shared by all shards of a store.

@@ -7,10 +7,8 @@ mod trust;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use crossbeam_utils::CachePadded;
-use parking_lot::{Mutex, RwLock};
 
 use super::maintain::Maintenance;
 use super::time::EngineTime;
@@ -31,6 +29,7 @@ use crate::quota::Quota;
 use crate::shard::{Shard, Tools};
 use crate::stats::RecoveryReport;
 use crate::storage::{DirStorage, HeapStorage, Storage};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, RwLock};
 use crate::worker;
 use files::sized_keys;
 use identity::{create_header, geometry, new_manifest, refuse_mismatch};
@@ -121,10 +120,13 @@ fn open(config: Config, storage: Arc<dyn Storage>) -> Result<Arc<Engine>> {
     let source = std::mem::take(&mut opening.source);
     let engine = opening.assemble(time, timeline, &runs, filters)?;
     recover::replay(&engine, source)?;
-    engine.begin_background();
-    engine.begin_ticking()?;
-    let watched: std::sync::Weak<Engine> = Arc::downgrade(&engine);
-    worker::watch(watched);
+    // Models do the background work in threads of their own.
+    if cfg!(not(all(test, loom))) {
+        engine.begin_background();
+        engine.begin_ticking()?;
+        let watched: std::sync::Weak<Engine> = Arc::downgrade(&engine);
+        worker::watch(watched);
+    }
     Ok(engine)
 }
 
