@@ -69,7 +69,7 @@ const MIN_KEYS_PER_SHARD: u64 = 64 * 1024;
 /// A disk syncs about as fast as the shorter one, and loses the longer one's keys at once.
 const MIN_INTERVAL: Duration = Duration::from_millis(1);
 const MAX_INTERVAL: Duration = Duration::from_secs(3600);
-const SHARDS_PER_CORE: usize = 8;
+const SHARDS_PER_CORE: usize = 4;
 
 impl Default for Builder {
     fn default() -> Self {
@@ -180,7 +180,7 @@ impl Builder {
         self
     }
 
-    /// Number of locks, rounded up to a power of two; by default eight a core, fewer for small
+    /// Number of locks, rounded up to a power of two; by default four a core, fewer for small
     /// stores. May change on reopening (the filter is then rebuilt).
     pub fn shards(mut self, shards: usize) -> Self {
         self.settings.shards = Some(shards);
