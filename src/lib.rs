@@ -33,6 +33,7 @@ compile_error!("onceonly's files are little-endian, and mapped as they are");
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("onceonly maps files that do not fit an address space of 32 bits");
 
+mod adapter;
 mod catalog;
 mod claim;
 mod config;
@@ -61,6 +62,9 @@ mod time;
 mod verdict;
 mod worker;
 
+pub use adapter::{ItemError, OnceByKey, OnceIterator};
+#[cfg(feature = "stream")]
+pub use adapter::{OnceByKeyStream, OnceStream};
 pub use claim::{ClaimGuard, ClaimInfo, ClaimOptions};
 pub use config::{Builder, Durability};
 pub use dedup::{Dedup, Scope};
