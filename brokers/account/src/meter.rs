@@ -1,0 +1,58 @@
+//! How much of a consumer's processor time the engine takes.
+
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Processor time of the engine's calls beside that of the whole process. Background work of the
+/// store is in the whole only.
+pub struct Meter {
+    begin: Duration,
+    engine: Duration,
+    messages: u64,
+}
+
+fn now(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
+    Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
+}
+
+impl Meter {
+    /// Counts from here on.
+    #[must_use]
+    pub fn start() -> Self {
+        let begin = now(ClockId::ProcessCPUTime);
+        Meter { begin, engine: Duration::ZERO, messages: 0 }
+    }
+
+    /// Runs `call` and counts its processor time as the engine's.
+    pub fn engine<T>(&mut self, call: impl FnOnce() -> T) -> T {
+        let before = now(ClockId::ThreadCPUTime);
+        let value = call();
+        self.engine += now(ClockId::ThreadCPUTime).saturating_sub(before);
+        value
+    }
+
+    pub fn messages(&mut self, count: usize) {
+        self.messages += count as u64;
+    }
+
+    #[must_use]
+    pub fn handled(&self) -> u64 {
+        self.messages
+    }
+
+    /// A line for people.
+    #[must_use]
+    pub fn report(&self) -> String {
+        let whole = now(ClockId::ProcessCPUTime).saturating_sub(self.begin);
+        let each = |time: Duration| time.as_nanos() as f64 / self.messages.max(1) as f64;
+        format!(
+            "messages {} cpu_ns_per_message {:.0} of_it_engine_ns {:.0} engine_percent {:.2}",
+            self.messages,
+            each(whole),
+            each(self.engine),
+            100.0 * self.engine.as_secs_f64() / whole.as_secs_f64().max(1e-9),
+        )
+    }
+}

@@ -1,0 +1,15 @@
+//! Orders, stock and money agree, however often the workers are killed or stuck.
+
+use std::path::Path;
+
+use onceonly_saga::{Options, campaign};
+
+#[test]
+fn killed_at_random_every_order_ends_paid_or_undone() {
+    let exe = Path::new(env!("CARGO_BIN_EXE_onceonly-saga"));
+    let options = Options { kills: 30, seed: 7, life_ms: 300, orders_per_kill: 5 };
+    let report = campaign(exe, &options).expect("a campaign");
+    println!("{report}");
+    report.check().expect("all adds up");
+    assert!(report.paid > 0 && report.cancelled > 0 && report.taken_again > 0, "{report}");
+}
