@@ -140,13 +140,20 @@ impl Timeline {
         }
     }
 
-    /// Begins slices of another length at `start_ns`. The slice before may hold keys of `last_ns`,
-    /// so it ends after that.
+    /// Begins slices of another length, at `start_ns` or where the era before ends. The slice before
+    /// may hold keys of `last_ns`, so it ends after that.
     pub(crate) fn begin_era(&mut self, last_ns: i64, start_ns: i64, slice_ns: i64) {
         let first = self.sequence_at(last_ns) + 1;
         let newest = self.eras.last_mut().expect("a timeline has an era");
-        newest.end_ns = last_ns.saturating_add(1);
+        // In event time an era may begin in the future, and end before it began.
+        newest.end_ns = last_ns.saturating_add(1).max(newest.start_ns);
+        let start_ns = start_ns.max(newest.start_ns);
         self.eras.push(Era { first, start_ns, slice_ns, end_ns: i64::MAX });
+    }
+
+    /// The last instant of the slice that holds `now_ns`.
+    pub(crate) fn end_of_slice(&self, now_ns: i64) -> i64 {
+        bounds(self.newest(), self.sequence_at(now_ns)).1 - 1
     }
 
     /// Cuts off all slices that have expired at `now_ns`, so that a longer window cannot bring them
@@ -249,6 +256,21 @@ mod tests {
         timeline.window_ns = 1_000;
         let live: Vec<_> = timeline.live(64).iter().map(|s| s.sequence).collect();
         assert_eq!(live, [102, 103, 104, 105]);
+    }
+
+    /// In event time an era begins where the slice before ends, which may be in the future.
+    #[test]
+    fn an_era_that_has_not_begun_gives_way_to_the_next() {
+        let mut timeline = timeline(7, 70);
+        let last_ns = timeline.end_of_slice(4);
+        assert_eq!(last_ns, 9);
+        timeline.begin_era(last_ns, last_ns + 1, 5);
+        assert_eq!((timeline.sequence_at(4), timeline.end_of_slice(4)), (101, 14));
+        timeline.begin_era(4, 5, 2);
+        let live: Vec<_> =
+            timeline.live(4).iter().map(|s| (s.sequence, s.start_ns, s.end_ns)).collect();
+        assert_eq!(live, [(100, 0, 10), (102, 10, 12)]);
+        assert!(timeline.eras.iter().all(|era| era.start_ns <= era.end_ns));
     }
 
     #[test]

@@ -119,7 +119,9 @@ impl ClaimGuard {
     }
 
     /// Marks the key as done: it answers `Duplicate` for the window, from now; in event time, from
-    /// the timestamp of its claim, also where that was taken over or made before a restart.
+    /// the timestamp of its claim, also where that was taken over or made before a restart. When that
+    /// has left the window meanwhile, the claim ends and nothing is marked: who comes again with the
+    /// timestamp is told `TooOld`.
     ///
     /// # Errors
     /// [`Error::LeaseLost`] when the claim was taken over or its key forgotten (a lease that ran out

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::pair::run;
 use common::start;
+use onceonly::sim::SimDisk;
 use onceonly::{Builder, Claim, Dedup, Error, ManualClock, Timestamp, Verdict};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -230,6 +231,69 @@ fn a_taken_over_claim_counts_from_the_timestamp_of_the_first() {
         assert_eq!(store.observe_at("a", at(71)).unwrap(), Verdict::New);
         drop(guard);
     }
+}
+
+/// Promise 4: a claim whose timestamp had left the window, before that was made longer again, does
+/// not count from a later instant: who comes with its timestamp is too old before and after.
+#[test]
+fn a_commit_does_not_outlive_a_window_that_its_timestamp_had_left() {
+    let (dir, clock) = (TempDir::new().unwrap(), ManualClock::new(start()));
+    let open = |builder: Builder| builder.clock(clock.clone()).open(dir.path()).unwrap();
+    let store = open(builder());
+    let Claim::Granted(guard) = store.claim_at("a", at(0)).unwrap() else { panic!("not granted") };
+    assert_eq!(store.observe_at("b", at(30)).unwrap(), Verdict::New);
+    store.close().unwrap();
+    drop(guard);
+    open(builder().window(Duration::from_secs(1)).slices(1)).close().unwrap();
+    let store = open(builder());
+    assert_eq!(store.observe_at("a", at(0)).unwrap(), Verdict::TooOld);
+    store.expired_claims().unwrap().pop().unwrap().commit().unwrap();
+    assert!(store.claims().unwrap().is_empty());
+    assert_eq!(store.observe_at("a", at(0)).unwrap(), Verdict::TooOld);
+    assert!(store.guaranteed_since() > at(0), "nobody vouches for it");
+    assert_eq!(store.observe_at("c", at(71)).unwrap(), Verdict::New);
+    assert_eq!(store.observe_at("a", at(71)).unwrap(), Verdict::New, "0 + 60 + 10 is past");
+    drop(store);
+    let store = open(builder());
+    assert!(store.claims().unwrap().is_empty(), "a commit ends its claim for ever");
+    assert_eq!(store.observe_at("a", at(71)).unwrap(), Verdict::Duplicate);
+}
+
+/// Promise 4: a commit whose timestamp has left the window marks nothing.
+#[test]
+fn a_commit_of_what_has_left_the_window_marks_nothing() {
+    let store = builder().in_memory().unwrap();
+    let Claim::Granted(guard) = store.claim_at("a", at(0)).unwrap() else { panic!("not granted") };
+    assert_eq!(store.observe_at("b", at(100)).unwrap(), Verdict::New);
+    guard.commit().unwrap();
+    assert!(!store.contains("a").unwrap());
+    assert_eq!(store.observe_at("a", at(100)).unwrap(), Verdict::New);
+}
+
+/// Promise 2: after a kill the watermark is known only to the slice. A window of other slices does
+/// not cut off what was beyond.
+#[test]
+fn other_slices_after_a_kill_keep_what_was_ahead_of_the_recorded_watermark() {
+    let clock = ManualClock::new(start());
+    let mut disk = SimDisk::new();
+    let mut slices = 6;
+    let mut last = 0;
+    for round in 0..4 {
+        let store = builder().slices(slices).clock(clock.clone()).open_simulated(&disk).unwrap();
+        for key in 0..round {
+            assert!(store.contains(format!("{key}")).unwrap(), "{key} in round {round}");
+        }
+        // The first begins a slice, the second is told to nobody but the store.
+        assert_eq!(store.observe_at(format!("tick-{round}"), at(last + 1)).unwrap(), Verdict::New);
+        last += 3;
+        assert_eq!(store.observe_at(format!("{round}"), at(last)).unwrap(), Verdict::New);
+        disk = disk.snapshot().after_kill();
+        slices = 7 - slices;
+    }
+    let store = builder().slices(slices).clock(clock).open_simulated(&disk).unwrap();
+    assert_eq!(store.observe_at("later", at(last + 60)).unwrap(), Verdict::New);
+    let key = "3";
+    assert_eq!(store.observe_at(key, at(last + 60)).unwrap(), Verdict::Duplicate);
 }
 
 /// A watermark that was reached under a larger limit is accepted from whoever gives it, one key or

@@ -179,18 +179,22 @@ impl Engine {
         committed
     }
 
-    /// The slice a commit goes to: in event time that of the claim's timestamp. One whose time has
-    /// left the window goes to the oldest slice: it is remembered for what is left of it.
-    fn commit_target(&self, shard: &Shard, digest: Digest) -> Target {
+    /// The slice a commit goes to: in event time that of the claim's timestamp. `None` when that has
+    /// left the window, or had left it before the window was made longer: there is nothing to
+    /// remember any more, and a slice that began later would remember the key for too long.
+    fn commit_target(&self, shard: &Shard, digest: Digest) -> Option<Target> {
         if !self.config.event_time {
-            return shard.current();
+            return Some(shard.current());
         }
         let claim = shard.claims.get(&digest);
-        let Some(time_ns) = claim.and_then(|claim| claim.event_ns) else { return shard.current() };
-        self.event_target(shard, time_ns).unwrap_or_else(|| {
-            let oldest = &shard.catalog.slices[0];
-            Target { slice: oldest.sequence, column: oldest.column }
-        })
+        let Some(time_ns) = claim.and_then(|claim| claim.event_ns) else {
+            return Some(shard.current());
+        };
+        match shard.catalog.slice_at(time_ns) {
+            Some(slice) => Some(Target { slice: slice.sequence, column: slice.column }),
+            None if time_ns < shard.catalog.slices[0].start_ns => None,
+            None => Some(shard.current()),
+        }
     }
 
     /// Commits many claims of this store; `answer` gets place and result, shard by shard.

@@ -331,11 +331,10 @@ impl Engine {
         });
     }
 
-    /// A time inside the newest catalog: changing sealed parts does not rotate.
+    /// A time inside the newest catalog: changing sealed parts does not rotate. In event time the
+    /// newest slice may begin in the future.
     fn catalog_now(&self, window: &super::Window) -> i64 {
-        let catalog = &window.catalog;
-        let start = catalog.slices.last().map_or(i64::MIN, |slice| slice.start_ns);
-        self.window_now().clamp(start, catalog.valid_until_ns - 1)
+        self.window_now().min(window.catalog.valid_until_ns - 1)
     }
 
     /// Lets go of what was sealed.
@@ -418,7 +417,9 @@ impl Engine {
     /// Drops slices that have expired from the manifest, and their files.
     fn drop_expired(&self) -> Result<()> {
         let catalog = self.catalog();
-        let now_ns = catalog.slices.last().map_or(i64::MIN, |slice| slice.start_ns);
+        // The beginning of the newest slice, which in event time may be in the future.
+        let began_ns = catalog.slices.last().map_or(i64::MIN, |slice| slice.start_ns);
+        let now_ns = began_ns.min(self.window_now());
         let horizon = now_ns.saturating_sub(self.config.window_ns);
         let eras = {
             let mut window = self.window.write();

@@ -223,15 +223,16 @@ impl Shard {
         Ok(())
     }
 
-    /// Marks a claimed key. The digest goes first: a process that dies before the commit record is
-    /// there leaves a live key, and recovery drops the claims of live keys.
+    /// Marks a claimed key, and ends its claim; without a `target` there is nothing to mark. The digest
+    /// goes first: a process that dies before the commit record is there leaves a live key, and
+    /// recovery drops the claims of live keys.
     pub(crate) fn commit(
         &mut self,
         tools: &Tools,
         call: &mut Call,
         digest: Digest,
         token: u64,
-        target: Target,
+        target: Option<Target>,
     ) -> Result<()> {
         let Entry::Occupied(held) = self.claims.entry(digest) else {
             return Err(Error::LeaseLost { token });
@@ -241,13 +242,19 @@ impl Shard {
         }
         // One look at the table serves both; nobody sees it before the lock is released.
         let claim = held.remove();
-        if let Err(error) = self.record(tools, call, digest, target, None) {
+        let committed = Record::Commit { token };
+        let done = match target {
+            Some(target) => self.record(tools, call, digest, target, None).map(|()| {
+                // The key is live from here on; should this fail, recovery comes to the same result.
+                let _ = self.journal_control(tools, call, &committed);
+            }),
+            None => self.journal_control(tools, call, &committed),
+        };
+        if let Err(error) = done {
             self.claims.insert(digest, claim);
             return Err(error);
         }
         tools.claims_held.fetch_sub(1, AcqRel);
-        // The key is live from here on; should the record fail, recovery comes to the same result.
-        let _ = self.journal_control(tools, call, &Record::Commit { token });
         self.note_pending(&tools.log, call, digest, Mark::Committed(claim));
         self.counters.claims_committed += 1;
         Ok(())

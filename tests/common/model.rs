@@ -31,19 +31,17 @@ pub(crate) struct Rules {
 /// A mark: live for sure through `must_until`, gone for sure from `may_until` on.
 #[derive(Clone, Copy, Debug)]
 struct Record {
-    /// It counts from this instant at least,
+    /// It counts from this instant.
     at: i64,
-    /// and from this one at most, where the contract leaves it open.
-    latest_at: i64,
     slice: i64,
     must_until: i64,
     may_until: i64,
 }
 
 impl Record {
-    fn new(at: i64, latest_at: i64, slice: i64, window: i64) -> Self {
-        let (must_until, may_until) = (at + window, latest_at + window + slice);
-        Record { at, latest_at, slice, must_until, may_until }
+    fn new(at: i64, slice: i64, window: i64) -> Self {
+        let (must_until, may_until) = (at + window, at + window + slice);
+        Record { at, slice, must_until, may_until }
     }
 }
 
@@ -157,22 +155,28 @@ impl Model {
         }
     }
 
-    /// A new mark at `at`, or at any time up to `latest_at`.
-    fn mark(&mut self, id: Id, at: i64, latest_at: i64) {
+    /// A new mark at `at`.
+    fn mark(&mut self, id: Id, at: i64) {
         // A late event may go to a slice that still is as wide as before a reopening.
         let slice = if self.rules.event_time { self.widest_slice } else { self.rules.slice };
-        let record = Record::new(at, latest_at.max(at), slice, self.rules.window);
+        let mut record = Record::new(at, slice, self.rules.window);
+        if at < self.known_since {
+            // It was too old before the window was made longer, and nobody vouches for it.
+            record.must_until = record.must_until.min(self.earliest.saturating_sub(1));
+        }
         self.records.insert(id, record);
     }
 
     /// A duplicate was met at `at`: in a refreshing store that extends its window.
     fn refreshed(&mut self, id: Id, at: i64) {
-        let Rules { window, slice, refresh, .. } = self.rules;
+        let Rules { window, slice, refresh, event_time } = self.rules;
         let record = self.records.get_mut(&id).expect("a duplicate has a record");
         if refresh {
-            // The older record may be in a slice that still is as wide as before a reopening.
-            let slice = slice.max(record.slice);
-            *record = Record::new(at.max(record.at), at.max(record.latest_at), slice, window);
+            // The older record may be in a slice that still is as wide as before a reopening, and a
+            // late event goes to one.
+            let widest = if event_time { self.widest_slice } else { record.slice };
+            let slice = slice.max(widest);
+            *record = Record::new(at.max(record.at), slice, window);
         }
     }
 
@@ -209,7 +213,7 @@ impl Model {
         if let Some(held) = self.claims.remove(&id) {
             assert!(held.lapsed(self.clock), "{id:?} is claimed ({held:?}), yet observe is New");
         }
-        self.mark(id, at, at);
+        self.mark(id, at);
     }
 
     fn must_be_claimed(&self, id: Id, lease_left: Duration) {
@@ -339,9 +343,7 @@ impl Model {
                 let held = self.claims.remove(&id).expect("owned");
                 let at = held.at.unwrap_or(self.clock);
                 self.move_watermark(at);
-                // One whose time has left the window meanwhile may be kept in the oldest slice.
-                let oldest = self.latest.saturating_sub(self.rules.window);
-                self.mark(id, at, at.max(oldest));
+                self.mark(id, at);
             }
             Err(Error::LeaseLost { token: lost }) => {
                 assert_eq!(*lost, token);
@@ -432,7 +434,7 @@ impl Model {
         let (earliest, latest) = (self.earliest, self.latest);
         for record in self.records.values_mut() {
             let live = latest <= record.must_until;
-            *record = Record::new(record.at, record.latest_at, record.slice, rules.window);
+            *record = Record::new(record.at, record.slice, rules.window);
             // What is surely live stays. What had perhaps expired under the old window may count
             // under the new one, as it was seen within it; nobody may rely on that.
             if !live {

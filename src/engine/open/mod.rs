@@ -148,9 +148,17 @@ impl Opening {
             self.manifest.complete_since_ns = self.manifest.complete_since_ns.max(since);
         }
         if old.slice_ns != self.config.slice_ns || old.window_ns != self.config.window_ns {
-            // Event time may go on at the watermark, where the old slice is.
-            let start_ns = if self.config.event_time { now_ns + 1 } else { now_ns };
-            timeline.begin_era(now_ns, start_ns, self.config.slice_ns);
+            // Event time may go on at the watermark, where the old slice is. After a crash it had
+            // gone further than the record of it says, though not beyond that slice.
+            let (last_ns, start_ns) = match self.config.event_time {
+                false => (now_ns, now_ns),
+                true if self.report.clean_close => (now_ns, now_ns + 1),
+                true => {
+                    let last_ns = timeline.end_of_slice(now_ns);
+                    (last_ns, last_ns + 1)
+                }
+            };
+            timeline.begin_era(last_ns, start_ns, self.config.slice_ns);
         }
         timeline.forget_expired(now_ns);
         timeline
