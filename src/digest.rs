@@ -73,6 +73,11 @@ impl Digest {
         (hi != 0 && lo != 0).then_some(Digest { hi, lo })
     }
 
+    /// The upper half, then the lower, most significant byte first: the order of digests is kept.
+    pub(crate) fn to_bytes(self) -> [u8; 16] {
+        (u128::from(self.hi) << 64 | u128::from(self.lo)).to_be_bytes()
+    }
+
     /// The shard of `1 << bits` that holds the digest.
     #[inline]
     pub(crate) fn shard(self, bits: u32) -> usize {

@@ -34,6 +34,7 @@ compile_error!("onceonly's files are little-endian, and mapped as they are");
 compile_error!("onceonly maps files that do not fit an address space of 32 bits");
 
 mod adapter;
+pub mod authority;
 mod catalog;
 mod claim;
 mod config;
