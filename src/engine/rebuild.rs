@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
 use super::Engine;
+use crate::catalog::Catalog;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::exact::run::Run;
@@ -183,16 +184,39 @@ impl Engine {
         let Error::Corrupt { .. } = error else {
             return Err(Error::config("storage", error.to_string()));
         };
-        let catalog = self.catalog();
-        let Some(slice) = catalog.slice(run.slice) else { return Ok(()) };
+        self.note_hole(&self.catalog(), run.slice, error)
+    }
+
+    /// Notes a hole for the slice of the sealed part that `error` names.
+    pub(super) fn note_lost(&self, catalog: &Catalog, error: &Error) -> Result<()> {
+        let Error::Corrupt { file, .. } = error else { return Ok(()) };
+        let mut runs = catalog.slices.iter().flat_map(|slice| &slice.runs);
+        match runs.find(|run| run.path() == file) {
+            Some(run) => self.note_hole(catalog, run.slice, error),
+            None => Ok(()),
+        }
+    }
+
+    /// Keys of a slice are lost: it is not vouched for up to now.
+    fn note_hole(&self, catalog: &Catalog, slice: u64, error: &Error) -> Result<()> {
+        let Some(slice) = catalog.slice(slice) else { return Ok(()) };
         let from_ns = slice.start_ns;
         let to_ns = slice.end_ns.min(self.window_now().saturating_add(1));
         let reason = error.to_string();
-        self.recovery.lock().damage.push(reason.clone());
-        self.ledger.update(|manifest| {
-            if !manifest.holes.iter().any(|hole| hole.from_ns == from_ns) {
-                manifest.holes.push(Hole { from_ns, to_ns, reason });
+        {
+            let mut report = self.recovery.lock();
+            if !report.damage.contains(&reason) {
+                report.damage.push(reason.clone());
             }
+        }
+        let is_known = |hole: &Hole| hole.from_ns <= from_ns && to_ns <= hole.to_ns;
+        if self.ledger.read(|manifest| manifest.holes.iter().any(is_known)) {
+            return Ok(());
+        }
+        self.ledger.update(|manifest| {
+            let is_part = |hole: &Hole| from_ns <= hole.from_ns && hole.to_ns <= to_ns;
+            manifest.holes.retain(|hole| !is_part(hole));
+            manifest.holes.push(Hole { from_ns, to_ns, reason });
         })
     }
 

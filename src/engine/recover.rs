@@ -200,8 +200,13 @@ fn settle_claims(engine: &Engine, call: &mut Call) -> Result<()> {
         let claimed: Vec<_> = shard.claims.keys().copied().collect();
         for digest in claimed {
             let mask = shard.suspects(digest);
-            if shard.find(digest, mask)?.is_some() {
-                shard.drop_claim(&engine.tools, digest);
+            match shard.find(digest, mask) {
+                Ok(None) => {}
+                Ok(Some(_)) => drop(shard.drop_claim(&engine.tools, digest)),
+                // Whether it is live nobody knows any more: the claim stays and is granted to the next
+                // who asks, and the slice is not vouched for.
+                Err(error @ Error::Corrupt { .. }) => engine.note_lost(&shard.catalog, &error)?,
+                Err(error) => return Err(error),
             }
         }
         shard.carry_over(&engine.tools, call)?;

@@ -5,7 +5,7 @@
 //! it reads about one line of the fences, which are in memory, and one or two of one page. A page is
 //! verified before its first answer.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -184,6 +184,11 @@ impl Run {
         let verified = (0..used.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         let fences = fences(&index);
         Ok(Run { file, slice, keys, region, pages, fences, verified, path })
+    }
+
+    /// The file, as errors name it.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     fn used_pages(&self) -> usize {

@@ -65,14 +65,27 @@ struct State {
     open: u64,
     /// Callers inside the open epoch and the one before, by the lowest bit of its number.
     inside: [u32; 2],
-    /// What they left, in the order in which it has to be read back.
+    /// Control records, in the order in which they have to be read back, and what is left over from
+    /// blocks that failed.
     entries: Entries,
+    /// Marks of the open epoch and the one before. Apart, so that a block has no mark of an epoch
+    /// that may still fail: it would be on the disk, although its caller was told an error.
+    marks: [Entries; 2],
     /// Somebody writes a block, or waits to.
     leading: bool,
     /// Epochs that did not reach the disk: last to first, and why.
     failed: BTreeMap<u64, (u64, Failure)>,
     /// The last attempt failed: nobody enters before a new file was made.
     broken: Option<Failure>,
+}
+
+impl State {
+    /// What goes into the block of an epoch that everybody has left.
+    fn take(&mut self, epoch: u64) -> Entries {
+        let mut entries = std::mem::take(&mut self.entries);
+        entries.append(&std::mem::take(&mut self.marks[epoch as usize & 1]));
+        entries
+    }
 }
 
 /// An error that many get.
@@ -159,7 +172,8 @@ impl Log {
     pub(crate) fn leave(&self, epoch: u64, marked: &mut Vec<(u64, Digest)>) {
         let mut state = self.state.lock();
         for of_slice in marked.chunk_by(|a, b| a.0 == b.0) {
-            state.entries.digests(of_slice[0].0, of_slice.iter().map(|(_, digest)| *digest));
+            let marks = &mut state.marks[epoch as usize & 1];
+            marks.digests(of_slice[0].0, of_slice.iter().map(|(_, digest)| *digest));
         }
         let inside = &mut state.inside[epoch as usize & 1];
         *inside -= 1;
@@ -222,7 +236,7 @@ impl Log {
         while state.inside[closing as usize & 1] > 0 {
             self.changed.wait(&mut state);
         }
-        let entries = std::mem::take(&mut state.entries);
+        let entries = state.take(closing);
         drop(state);
         let written = self.files.lock().write(&entries, covered_ns, host);
         let mut state = self.state.lock();
@@ -258,7 +272,7 @@ impl Log {
         while state.inside[last as usize & 1] > 0 {
             self.changed.wait(&mut state);
         }
-        let later = std::mem::take(&mut state.entries);
+        let later = state.take(last);
         if self.level != Level::Sync {
             // These marks were acknowledged: they stay in memory until there is a file for them.
             state.entries = entries;
@@ -336,6 +350,10 @@ impl Log {
 
     /// Bytes of memory.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        self.state.lock().entries.block_len()
+        let state = self.state.lock();
+        state.marks.iter().chain([&state.entries]).map(Entries::block_len).sum()
     }
 }
+
+#[cfg(all(test, feature = "test-storage", not(loom)))]
+mod tests;

@@ -6,9 +6,10 @@ mod common;
 mod subject;
 
 use std::fs;
+use std::time::Duration;
 
-use common::{Rng, fast_dir};
-use onceonly::{Error, Verdict};
+use common::{Rng, fast_dir, start};
+use onceonly::{Claim, Dedup, Error, ManualClock, Timestamp, Verdict};
 use subject::{Subject, Trust};
 
 /// Single bytes of everything that is written once: header, manifest, clock, and the first page of
@@ -155,6 +156,53 @@ fn files_of_another_store_are_never_a_false_duplicate() {
                 *bytes = stranger.bytes(&foreign).to_vec();
             });
         }
+    }
+}
+
+/// Promises 1, 6 and 8: pages are damaged that have to be read to settle the claims in flight. The store
+/// opens, does not vouch for their slice, and grants each claim to the next who asks.
+#[test]
+fn a_damaged_page_under_claims_in_flight_leaves_the_store_usable() {
+    const KEYS: u32 = 6_000;
+    let (dir, clock) = (fast_dir(), ManualClock::new(start()));
+    let builder = Dedup::builder().window(Duration::from_secs(60)).shards(2).clock(clock.clone());
+    let builder = builder.expected_keys(100);
+    let store = builder.clone().open(dir.path()).unwrap();
+    let keys: Vec<String> = (0..KEYS).map(|n| format!("key-{n}")).collect();
+    assert!(store.observe_batch(&keys).unwrap().iter().all(|verdict| *verdict == Verdict::New));
+    let claimed: Vec<String> = (0..64).map(|n| format!("claimed-{n}")).collect();
+    let guards = store.claim_batch(&claimed).unwrap();
+    store.settle();
+    store.close().unwrap();
+    drop(guards);
+    let mut damaged = 0;
+    for entry in fs::read_dir(dir.path()).unwrap().map(Result::unwrap) {
+        let (name, mut bytes) = (entry.file_name(), fs::read(entry.path()).unwrap());
+        // Without filters every page is suspected.
+        if name.to_str().unwrap().starts_with("filter-") {
+            fs::remove_file(entry.path()).unwrap();
+        } else if name.to_str().unwrap().starts_with("run-") {
+            let pages = bytes.chunks_mut(4096).skip(1);
+            pages.take(1).for_each(|page| page[100] ^= 1);
+            fs::write(entry.path(), bytes).unwrap();
+            damaged += 1;
+        }
+    }
+    assert!(damaged > 0, "nothing was sealed");
+    clock.advance(Duration::from_secs(1));
+    let store = builder.open(dir.path()).unwrap();
+    assert!(store.guaranteed_since() > Timestamp::from(start()), "it vouches for what it lost");
+    assert!(!store.stats().recovery.damage.is_empty());
+    assert!(store.stats().slices.iter().any(|slice| !slice.complete));
+    assert_eq!(store.claims().unwrap().len(), claimed.len());
+    for key in &claimed {
+        assert!(!matches!(store.contains(key), Ok(true)), "{key} was never committed");
+        let Claim::Granted(guard) = store.claim(key).unwrap() else { panic!("{key}: not granted") };
+        guard.commit().unwrap();
+        assert!(store.contains(key).unwrap());
+    }
+    for n in 0..1_000 {
+        assert!(!matches!(store.contains(format!("fresh-{n}")), Ok(true)), "a false duplicate");
     }
 }
 
