@@ -1,5 +1,7 @@
 //! Claims: a key taken for processing, with a lease and a fencing token, then committed or abandoned.
 
+mod outcome;
+
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -10,7 +12,8 @@ use crate::digest::Digest;
 use crate::engine::{Engine, Grant};
 use crate::error::{Error, Result};
 use crate::time::{Timestamp, nanos};
-use crate::verdict::{Claim, CommitError, Outcome, ProcessError};
+
+pub use outcome::{Claim, CommitError, Outcome, ProcessError};
 
 /// The longest note that a claim may carry.
 const MAX_NOTE_LEN: usize = 2048;
@@ -46,25 +49,6 @@ impl ClaimOptions {
         self.note = Some(note.into());
         self
     }
-}
-
-/// A claim in flight.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ClaimInfo {
-    /// Fencing token: later claims of the store have higher tokens.
-    pub token: u64,
-    /// Digest of the key, in hexadecimal (the store does not keep keys).
-    pub digest: String,
-    /// Time until the claim may be taken over; zero when it may be now.
-    pub lease_left: Duration,
-    /// The owner is gone: the claim was in flight when a former process ended.
-    pub orphaned: bool,
-    /// The timestamp given to `claim_at`, from which the key is remembered once it is committed;
-    /// `None` in stores without event time.
-    pub event_time: Option<Timestamp>,
-    /// What [`ClaimOptions::note`] gave.
-    pub note: Vec<u8>,
 }
 
 /// The right to process one key until its lease runs out. Dropping it abandons the claim, unless a

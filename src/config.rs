@@ -1,13 +1,9 @@
 //! The builder: settings, their defaults and their validation.
 
-use std::path::Path;
 use std::time::Duration;
 
-use crate::dedup::Dedup;
 use crate::digest::{DigestKind, SECRET_LEN};
-use crate::engine;
 use crate::error::{Error, Result};
-use crate::plan::Plan;
 use crate::time::{Clock, ClockSource, nanos};
 
 /// What an acknowledgement survives.
@@ -32,7 +28,7 @@ pub enum Durability {
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is opened"]
 pub struct Builder {
-    settings: Settings,
+    pub(crate) settings: Settings,
 }
 
 #[derive(Clone, Debug)]
@@ -191,72 +187,6 @@ impl Builder {
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.settings.clock = clock.source();
         self
-    }
-
-    /// Memory, disk and files that this configuration takes, before anything is written.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for a missing or absurd setting.
-    pub fn plan(&self) -> Result<Plan> {
-        Ok(Plan::of(&self.settings.validate()?))
-    }
-
-    /// Opens the store in directory `dir`, which is created if it does not exist.
-    ///
-    /// Takes well under a second at any size: filter and sets are mapped, not rebuilt. When shards,
-    /// window, slices or size have changed, the filter is rebuilt in the background, and answers are
-    /// exact meanwhile.
-    ///
-    /// # Errors
-    /// [`Error::Config`], [`Error::Locked`], [`Error::Mismatch`], [`Error::Version`],
-    /// [`Error::NotAStore`], [`Error::Corrupt`], [`Error::Io`].
-    pub fn open(self, dir: impl AsRef<Path>) -> Result<Dedup> {
-        let config = self.settings.validate()?;
-        engine::open_dir(config, dir.as_ref()).map(Dedup::from_engine)
-    }
-
-    /// The settings with which the store in `dir` was last opened. Setters called afterwards change
-    /// them.
-    ///
-    /// # Errors
-    /// [`Error::NotAStore`] when there is none, [`Error::Unfinished`] when its creation was
-    /// interrupted; [`Error::Version`], [`Error::Corrupt`], [`Error::Io`].
-    pub fn stored(dir: impl AsRef<Path>) -> Result<Builder> {
-        crate::offline::stored_settings(dir.as_ref()).map(|settings| Builder { settings })
-    }
-
-    /// Opens a store on a simulated disk.
-    ///
-    /// # Errors
-    /// Those of [`Builder::open`].
-    #[cfg(feature = "test-storage")]
-    #[doc(hidden)]
-    pub fn open_simulated(self, disk: &crate::sim::SimDisk) -> Result<Dedup> {
-        engine::open_simulated(self.settings.validate()?, disk).map(Dedup::from_engine)
-    }
-
-    /// Opens a store as if the machine had been booted anew.
-    ///
-    /// # Errors
-    /// Those of [`Builder::open`].
-    #[cfg(feature = "test-storage")]
-    #[doc(hidden)]
-    pub fn open_on_boot(self, dir: impl AsRef<Path>, boot: [u8; 16]) -> Result<Dedup> {
-        let config = self.settings.validate()?;
-        engine::open_dir_on_boot(config, dir.as_ref(), boot).map(Dedup::from_engine)
-    }
-
-    pub(crate) fn into_settings(self) -> Settings {
-        self.settings
-    }
-
-    /// Opens a store that keeps nothing on disk; everything else is the same.
-    ///
-    /// # Errors
-    /// [`Error::Config`], [`Error::Io`] when memory is refused.
-    pub fn in_memory(self) -> Result<Dedup> {
-        let config = self.settings.validate()?;
-        engine::open_in_memory(config).map(Dedup::from_engine)
     }
 }
 

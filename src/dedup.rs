@@ -2,18 +2,20 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::claim::{self, ClaimGuard, ClaimInfo, ClaimOptions};
+use crate::claim::{self, Claim, ClaimGuard, ClaimOptions, CommitError, Outcome, ProcessError};
 use crate::config::Builder;
 use crate::digest::{Digest, KeyHasher};
-use crate::engine::Engine;
+use crate::engine::{self, Engine};
 use crate::error::Result;
 use crate::explain::Explanation;
-use crate::stats::Stats;
+use crate::offline;
+use crate::stats::{ClaimInfo, Stats};
 use crate::time::Timestamp;
-use crate::verdict::{BatchError, Claim, CommitError, Outcome, ProcessError, Verdict};
+use crate::verdict::{BatchError, Verdict};
 
 /// An open store. A handle: cheap to clone, shared by any number of threads, no call needs `&mut`.
 /// It is the root [`Scope`], whose calls it has by `Deref`.
@@ -127,7 +129,8 @@ impl Dedup {
     /// Writes everything acknowledged so far to the disk, so that it survives power loss.
     ///
     /// # Errors
-    /// [`crate::Error::Io`] when the disk refuses; [`crate::Error::Poisoned`] ever after that.
+    /// [`crate::Error::Io`] or [`crate::Error::Poisoned`] when the disk refuses; each call tries
+    /// again, with a new file. [`crate::Error::Closed`].
     pub fn sync(&self) -> Result<()> {
         self.engine().sync()
     }
@@ -150,6 +153,64 @@ impl Dedup {
     }
 }
 
+/// From settings to an open store.
+impl Builder {
+    /// Opens the store in directory `dir`, which is created if it does not exist.
+    ///
+    /// Takes well under a second at any size: filter and sets are mapped, not rebuilt. When shards,
+    /// window, slices or size have changed, the filter is rebuilt in the background, and answers are
+    /// exact meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Config`], [`Error::Locked`], [`Error::Mismatch`], [`Error::Version`],
+    /// [`Error::NotAStore`], [`Error::Corrupt`], [`Error::Io`].
+    pub fn open(self, dir: impl AsRef<Path>) -> Result<Dedup> {
+        let config = self.settings.validate()?;
+        engine::open_dir(config, dir.as_ref()).map(Dedup::from_engine)
+    }
+
+    /// The settings with which the store in `dir` was last opened, save those that concern the owner
+    /// alone: durability, `lock_wait` and the clock have their defaults. Digest and secret are the
+    /// store's own in any case. Setters called afterwards change them.
+    ///
+    /// # Errors
+    /// [`Error::NotAStore`] when there is none, [`Error::Unfinished`] when its creation was
+    /// interrupted; [`Error::Version`], [`Error::Corrupt`], [`Error::Io`].
+    pub fn stored(dir: impl AsRef<Path>) -> Result<Builder> {
+        offline::stored_settings(dir.as_ref()).map(|settings| Builder { settings })
+    }
+
+    /// Opens a store on a simulated disk.
+    ///
+    /// # Errors
+    /// Those of [`Builder::open`].
+    #[cfg(feature = "test-storage")]
+    #[doc(hidden)]
+    pub fn open_simulated(self, disk: &crate::sim::SimDisk) -> Result<Dedup> {
+        engine::open_simulated(self.settings.validate()?, disk).map(Dedup::from_engine)
+    }
+
+    /// Opens a store as if the machine had been booted anew.
+    ///
+    /// # Errors
+    /// Those of [`Builder::open`].
+    #[cfg(feature = "test-storage")]
+    #[doc(hidden)]
+    pub fn open_on_boot(self, dir: impl AsRef<Path>, boot: [u8; 16]) -> Result<Dedup> {
+        let config = self.settings.validate()?;
+        engine::open_dir_on_boot(config, dir.as_ref(), boot).map(Dedup::from_engine)
+    }
+
+    /// Opens a store that keeps nothing on disk; everything else is the same.
+    ///
+    /// # Errors
+    /// [`Error::Config`], [`Error::Io`] when memory is refused.
+    pub fn in_memory(self) -> Result<Dedup> {
+        let config = self.settings.validate()?;
+        engine::open_in_memory(config).map(Dedup::from_engine)
+    }
+}
+
 impl Scope {
     fn engine(&self) -> &Arc<Engine> {
         &self.handle.engine
@@ -167,7 +228,8 @@ impl Scope {
     /// # Errors
     /// [`crate::Error::InFlight`] when the key is claimed, [`crate::Error::Full`],
     /// [`crate::Error::Io`], [`crate::Error::Corrupt`], [`crate::Error::Closed`],
-    /// [`crate::Error::Mode`] in event-time stores. An error does not mark.
+    /// [`crate::Error::Mode`] in event-time stores, [`crate::Error::Poisoned`] at
+    /// [`crate::Durability::Sync`]. An error does not mark.
     #[inline]
     pub fn observe(&self, key: impl AsRef<[u8]>) -> Result<Verdict> {
         self.engine().observe(self.digest(key))
@@ -246,7 +308,8 @@ impl Scope {
     /// revoked (its commit is refused). Synced before it returns.
     ///
     /// # Errors
-    /// [`crate::Error::Io`], [`crate::Error::Corrupt`], [`crate::Error::Closed`].
+    /// [`crate::Error::Io`], [`crate::Error::Poisoned`], [`crate::Error::Corrupt`],
+    /// [`crate::Error::Closed`].
     pub fn forget(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         self.engine().forget(self.digest(key))
     }
@@ -255,7 +318,8 @@ impl Scope {
     ///
     /// # Errors
     /// [`crate::Error::Io`], [`crate::Error::Corrupt`], [`crate::Error::Closed`],
-    /// [`crate::Error::Mode`] in event-time stores (use [`Scope::claim_at`]).
+    /// [`crate::Error::Mode`] in event-time stores (use [`Scope::claim_at`]),
+    /// [`crate::Error::Poisoned`] at [`crate::Durability::Sync`].
     pub fn claim(&self, key: impl AsRef<[u8]>) -> Result<Claim> {
         claim::claim(self.engine(), self.digest(key), None, ClaimOptions::default())
     }
@@ -304,6 +368,9 @@ impl Scope {
     /// # Errors
     /// [`ProcessError::Work`] with the handler's own error, [`ProcessError::Claim`] when the handler
     /// was not called. A failed commit is no error but [`Outcome::Uncommitted`]: the work was done.
+    ///
+    /// # Panics
+    /// When `work` does; the panic goes on after the claim was abandoned.
     pub fn process_once<T, E>(
         &self,
         key: impl AsRef<[u8]>,

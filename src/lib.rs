@@ -25,6 +25,20 @@
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Cost
+//!
+//! A key that is new costs its digest, one lock and one cache miss, whatever the size of the window;
+//! one that the filter suspects (a duplicate, or one new key in a thousand) a look-up in one or two
+//! pages for each slice that it may be in. Rotation and expiry cost nothing at the call. Of batches
+//! the misses overlap. What costs more says so: [`Dedup::stats`] and [`Dedup::claims`] visit every
+//! shard, [`Scope::explain`] every live slice, [`offline`] the files.
+//!
+//! # Errors and panics
+//!
+//! An error never marks a key: asking again gives the answer that the first call should have given.
+//! [`Error::is_transient`] tells "give the message back" from "stop and look". No call panics on
+//! its input.
 
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 compile_error!("onceonly supports Linux, and builds on macOS: it needs mapped files and boot time");
@@ -66,7 +80,7 @@ mod worker;
 pub use adapter::{ItemError, OnceByKey, OnceIterator};
 #[cfg(feature = "stream")]
 pub use adapter::{OnceByKeyStream, OnceStream};
-pub use claim::{ClaimGuard, ClaimInfo, ClaimOptions};
+pub use claim::{Claim, ClaimGuard, ClaimOptions, CommitError, Outcome, ProcessError};
 pub use config::{Builder, Durability};
 pub use dedup::{Dedup, Scope};
 pub use digest::DigestKind;
@@ -74,9 +88,9 @@ pub use error::{Error, Result};
 pub use explain::{Explanation, KeyState, Sighting, Tier};
 pub use key::Key;
 pub use plan::Plan;
-pub use stats::{RecoveryReport, SliceStats, Stats};
+pub use stats::{ClaimInfo, RecoveryReport, SliceStats, Stats};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
-pub use verdict::{BatchError, Claim, CommitError, Outcome, ProcessError, Verdict};
+pub use verdict::{BatchError, Verdict};
 
 /// A disk that loses power, for the tests of this crate.
 #[cfg(feature = "test-storage")]

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::config::{Config, Durability};
+use crate::config::{Builder, Config, Durability};
+use crate::error::Result;
 use crate::exact::run;
 use crate::filter::{BLOCK, Columns, sizing};
 use crate::format::PAGE;
@@ -25,6 +26,8 @@ pub struct Plan {
     pub memory_per_further_million: u64,
     /// Further disk for each million of live keys.
     pub disk_per_further_million: u64,
+    /// Number of locks, [`Builder::shards`].
+    pub shards: usize,
     /// Bytes of the filter.
     pub filter_bytes: u64,
     /// Bits of the filter for each expected key.
@@ -90,6 +93,16 @@ pub(crate) fn shard_blocks(config: &Config, keys_of_store: u64) -> u32 {
     sizing::blocks_for(keys, config.slices, config.false_positive_rate)
 }
 
+impl Builder {
+    /// Memory, disk and files that this configuration takes, before anything is written.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a missing or absurd setting.
+    pub fn plan(&self) -> Result<Plan> {
+        Ok(Plan::of(&self.settings.validate()?))
+    }
+}
+
 impl Plan {
     pub(crate) fn of(config: &Config) -> Self {
         let shards = 1_u64 << config.shard_bits;
@@ -123,6 +136,7 @@ impl Plan {
             files: 4 + 2 + 4 + LOGS + (slices + 1) * MERGE_AT as u64,
             memory_per_further_million: further(per_key),
             disk_per_further_million: further(per_key + 16.1),
+            shards: 1 << config.shard_bits,
             filter_bytes: filter,
             filter_bits_per_key: filter as f64 * 8.0 / keys as f64,
             expected_false_positive_rate: sizing::false_positive_rate(columns, config.slices, load),

@@ -2,14 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::{Error, Result};
-
 /// Fills `out` with random bytes fit for a secret.
-pub(crate) fn fill(out: &mut [u8]) -> Result<()> {
+pub(crate) fn fill(out: &mut [u8]) -> std::io::Result<()> {
     let mut done = 0;
     while done < out.len() {
-        done += random_bytes(&mut out[done..])
-            .map_err(|e| Error::io("reading random bytes from", "the operating system", e))?;
+        done += random_bytes(&mut out[done..])?;
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! What a store tells about itself.
 
+use std::time::Duration;
+
 use crate::time::Timestamp;
 
 /// Counters and sizes, as of the call. Counters start at zero when the store is opened.
@@ -104,4 +106,23 @@ pub struct RecoveryReport {
     pub damage: Vec<String>,
     /// An error of the previous owner's last close.
     pub close_error: Option<String>,
+}
+
+/// A claim in flight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClaimInfo {
+    /// Fencing token: later claims of the store have higher tokens.
+    pub token: u64,
+    /// Digest of the key, in hexadecimal (the store does not keep keys).
+    pub digest: String,
+    /// Time until the claim may be taken over; zero when it may be now.
+    pub lease_left: Duration,
+    /// The owner is gone: the claim was in flight when a former process ended.
+    pub orphaned: bool,
+    /// The timestamp given to `claim_at`, from which the key is remembered once it is committed;
+    /// `None` in stores without event time.
+    pub event_time: Option<Timestamp>,
+    /// What [`crate::ClaimOptions::note`] gave.
+    pub note: Vec<u8>,
 }

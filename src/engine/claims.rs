@@ -4,11 +4,11 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Duration;
 
 use super::Engine;
-use crate::claim::ClaimInfo;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::shard::control::{ClaimAnswer, ClaimRequest};
 use crate::shard::{Call, Shard, Target};
+use crate::stats::ClaimInfo;
 use crate::sync::{AtomicU64, AtomicUsize, Condvar, Mutex};
 use crate::time::Timestamp;
 

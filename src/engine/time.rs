@@ -49,7 +49,7 @@ impl EngineTime {
     /// the wall clock. Never before what is on the disk.
     pub(super) fn new(clock: ClockSource, region: Region, floors: &Floors) -> Self {
         let (boot, wall, boot_id) = (clock.boot_nanos(), clock.wall_nanos(), clock.boot_id());
-        let anchor = Anchor::load(&region);
+        let anchor = Anchor::load(region.cells());
         let now_from = |a: Anchor| {
             if a.boot_id == boot_id && boot >= a.boot_ns {
                 a.engine_ns.saturating_add(boot - a.boot_ns)
@@ -118,7 +118,7 @@ impl EngineTime {
             return;
         }
         anchors.sequence += 1;
-        self.anchor(anchors.sequence).store(&anchors.region);
+        self.anchor(anchors.sequence).store(anchors.region.cells());
     }
 
     /// Where time stands.

@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use super::PAGE;
 use crate::digest::checksum;
-use crate::storage::Region;
 
 pub(crate) const LEN: u64 = PAGE as u64;
 
@@ -25,7 +24,8 @@ pub(crate) struct Anchor {
     pub(crate) watermark_ns: i64,
 }
 
-type Slot = [AtomicU64; 8];
+/// An anchor's place in the file, which begins with two of them.
+pub(crate) type Slot = [AtomicU64; 8];
 
 impl Anchor {
     fn words(&self) -> [u64; 8] {
@@ -47,8 +47,8 @@ impl Anchor {
     }
 
     /// Writes into the slot that the last anchor is not in.
-    pub(crate) fn store(&self, region: &Region) {
-        let slot = &region.cells::<Slot>()[(self.sequence % 2) as usize];
+    pub(crate) fn store(&self, slots: &[Slot]) {
+        let slot = &slots[(self.sequence % 2) as usize];
         let words = self.words();
         slot[7].store(!words[7], Relaxed);
         std::sync::atomic::fence(Release);
@@ -58,8 +58,8 @@ impl Anchor {
     }
 
     /// The newest whole anchor.
-    pub(crate) fn load(region: &Region) -> Option<Self> {
-        region.cells::<Slot>().iter().take(2).filter_map(Self::load_slot).max_by_key(|a| a.sequence)
+    pub(crate) fn load(slots: &[Slot]) -> Option<Self> {
+        slots.iter().take(2).filter_map(Self::load_slot).max_by_key(|a| a.sequence)
     }
 
     fn load_slot(slot: &Slot) -> Option<Self> {
@@ -95,8 +95,8 @@ mod tests {
 
     #[test]
     fn a_torn_slot_leaves_the_other() {
-        let region = Region::heap(PAGE).unwrap();
-        assert_eq!(Anchor::load(&region), None);
+        let slots: [Slot; 2] = Default::default();
+        assert_eq!(Anchor::load(&slots), None);
         let anchor = |sequence| Anchor {
             sequence,
             engine_ns: 1,
@@ -105,10 +105,10 @@ mod tests {
             boot_id: [4; 16],
             watermark_ns: i64::MIN,
         };
-        anchor(1).store(&region);
-        anchor(2).store(&region);
-        assert_eq!(Anchor::load(&region), Some(anchor(2)));
-        region.cells::<Slot>()[0][2].store(77, Relaxed);
-        assert_eq!(Anchor::load(&region), Some(anchor(1)));
+        anchor(1).store(&slots);
+        anchor(2).store(&slots);
+        assert_eq!(Anchor::load(&slots), Some(anchor(2)));
+        slots[0][2].store(77, Relaxed);
+        assert_eq!(Anchor::load(&slots), Some(anchor(1)));
     }
 }

@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use super::{View, duration};
 use crate::catalog::Slice;
-use crate::claim::ClaimInfo;
 use crate::digest::{Digest, DigestKind};
 use crate::engine::FilterFile;
 use crate::error::Result;
 use crate::filter::{Columns, SAMPLE_BLOCKS, SAMPLE_FILTERS, Sample};
 use crate::format::names::{self, Kind};
 use crate::replay::{OpenClaim, Replay};
-use crate::stats::SliceStats;
+use crate::stats::{ClaimInfo, SliceStats};
 use crate::storage::Storage;
 use crate::time::Timestamp;
 

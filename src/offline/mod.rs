@@ -88,7 +88,7 @@ pub(crate) fn stored_settings(dir: &Path) -> Result<Settings> {
         .lease(duration(g.lease_ns))
         .shards(1 << g.shard_bits);
     let limited = if g.max_keys > 0 { builder.max_keys(g.max_keys) } else { builder };
-    Ok(limited.into_settings())
+    Ok(limited.settings)
 }
 
 fn duration(nanos: i64) -> Duration {
@@ -138,7 +138,7 @@ impl View {
     }
 
     fn anchor(&self) -> Result<Option<Anchor>> {
-        Ok(Anchor::load(&self.storage.open(names::CLOCK, false)?))
+        Ok(Anchor::load(self.storage.open(names::CLOCK, false)?.cells()))
     }
 
     /// The time that leases run by.

@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering::Acquire;
 use std::time::{Duration, Instant};
 
 use super::{PREEMPTIONS, both, check, digest, observe, spawn, store};
-use crate::claim::claim_wait;
+use crate::claim::{Claim, claim_wait};
 use crate::engine::{Attempt, Engine};
 use crate::error::Error;
-use crate::verdict::{Claim, Verdict};
+use crate::verdict::Verdict;
 
 const KEY: u64 = 1;
 

@@ -31,12 +31,12 @@ pub(super) fn create_header(config: &Config, storage: &dyn Storage) -> Result<St
         return Err(Error::corrupt(path, "it is missing, but files of a store are there"));
     }
     let mut store = [0; 16];
-    random::fill(&mut store)?;
+    fill_random(&mut store)?;
     let secret = match config.secret {
         Some(secret) => secret,
         None => {
             let mut secret = [0; 32];
-            random::fill(&mut secret)?;
+            fill_random(&mut secret)?;
             secret
         }
     };
@@ -51,6 +51,11 @@ pub(super) fn create_header(config: &Config, storage: &dyn Storage) -> Result<St
     };
     storage.replace(names::STORE, &header.encode())?;
     Ok(header)
+}
+
+fn fill_random(out: &mut [u8]) -> Result<()> {
+    random::fill(out)
+        .map_err(|error| Error::io("reading random bytes from", "the operating system", error))
 }
 
 pub(super) fn refuse_mismatch(config: &Config, header: &StoreHeader) -> Result<()> {

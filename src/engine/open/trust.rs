@@ -51,7 +51,7 @@ impl Opening {
         let failed = !self.manifest.close_error.is_empty();
         self.report.clean_close = self.manifest.closed_ns != i64::MIN && !failed;
         self.trusted = same_boot && self.manifest.place == place;
-        if clock::Anchor::load(clock).is_none() {
+        if clock::Anchor::load(clock.cells()).is_none() {
             // It is written before anything is acknowledged.
             self.trusted = false;
         }
@@ -84,7 +84,7 @@ impl Opening {
         if let Source::Logs { logged, .. } = &self.source {
             anchors.extend(logged.anchor);
         }
-        let anchor = clock::Anchor::load(&region);
+        let anchor = clock::Anchor::load(region.cells());
         let clock_boot = self.config.clock.boot_id();
         self.report.rebooted |= anchor.is_some_and(|anchor| anchor.boot_id != clock_boot);
         let floors = Floors { engine_ns: floor, watermark_ns: watermark, anchors };
