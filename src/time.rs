@@ -246,6 +246,8 @@ impl CoarseOffset {
 
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 mod sys {
+    use std::sync::OnceLock;
+
     use rustix::time::{ClockId, clock_gettime};
 
     fn read(id: ClockId) -> i64 {
@@ -274,18 +276,40 @@ mod sys {
         read(ClockId::Monotonic)
     }
 
-    /// The kernel's boot id; zero where the system has none, so that no two boots look alike by
-    /// accident only where the wall clock bridges them anyway.
+    /// The kernel's boot id. Where it cannot be learned, one of this process: what another process
+    /// left behind is then not trusted, as after a reboot.
     pub(super) fn boot_id() -> [u8; 16] {
-        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let hex: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
-        let mut id = [0; 16];
-        for (byte, pair) in id.iter_mut().zip(hex.chunks_exact(2)) {
-            let pair = std::str::from_utf8(pair).unwrap_or("0");
-            *byte = u8::from_str_radix(pair, 16).unwrap_or(0);
-        }
-        id
+        static ID: OnceLock<[u8; 16]> = OnceLock::new();
+        *ID.get_or_init(|| {
+            super::parse_boot_id(&boot_text()).unwrap_or_else(|| {
+                let mut id = [0; 16];
+                crate::random::fill_or_counter(&mut id);
+                id
+            })
+        })
     }
+
+    #[cfg(target_os = "linux")]
+    fn boot_text() -> String {
+        std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+    }
+
+    // There is no file of it, and the call that reads it would be unsafe code.
+    #[cfg(target_os = "macos")]
+    fn boot_text() -> String {
+        let mut command = std::process::Command::new("/usr/sbin/sysctl");
+        let output = command.args(["-n", "kern.bootsessionuuid"]).output();
+        output.map_or_else(|_| String::new(), |o| String::from_utf8_lossy(&o.stdout).into_owned())
+    }
+}
+
+/// The 32 hexadecimal digits of a UUID.
+fn parse_boot_id(text: &str) -> Option<[u8; 16]> {
+    let digits: String = text.trim().chars().filter(|c| *c != '-').collect();
+    if digits.len() != 32 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes)
 }
 
 #[cfg(test)]
@@ -300,6 +324,19 @@ mod tests {
             assert_eq!(Timestamp::from(SystemTime::from(ts)), ts);
         }
         assert_eq!(Timestamp::from_unix_millis(-1_500).to_string(), "-1.500000000");
+    }
+
+    /// An id that is not known must not look like that of another boot.
+    #[test]
+    fn a_boot_id_is_a_uuid_or_not_known() {
+        let uuid = "7b0f2a4e-0c1d-4e5f-8a9b-0123456789AB\n";
+        let id = parse_boot_id(uuid).unwrap();
+        assert_eq!((id[0], id[15]), (0x7b, 0xab));
+        for wrong in ["", "0", "7b0f2a4e-0c1d-4e5f-8a9b-0123456789", "second level name `kern`"] {
+            assert_eq!(parse_boot_id(wrong), None, "{wrong}");
+        }
+        assert_ne!(ClockSource::system().boot_id(), [0; 16]);
+        assert_eq!(ClockSource::system().boot_id(), ClockSource::system().boot_id());
     }
 
     #[test]

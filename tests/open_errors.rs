@@ -274,6 +274,32 @@ fn a_closed_store_is_free_while_other_threads_start_processes() {
     });
 }
 
+/// Looking at a store is no owning it: whoever opens it meanwhile is not refused.
+#[test]
+fn a_look_does_not_refuse_an_owner() {
+    let dir = fast_dir();
+    builder().open(dir.path()).unwrap().close().unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let lookers: Vec<_> = (0..3)
+        .map(|_| {
+            let (over, path) = (Arc::clone(&over), dir.path().to_owned());
+            thread::spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    // A file may be replaced while it looks; that is not what is tested here.
+                    let _ = onceonly::offline::inspect(&path);
+                }
+            })
+        })
+        .collect();
+    let refused = (0..200).find_map(|_| match builder().open(dir.path()) {
+        Ok(store) => store.close().err(),
+        Err(error) => Some(error),
+    });
+    over.store(true, Ordering::Relaxed);
+    lookers.into_iter().for_each(|looker| looker.join().unwrap());
+    assert!(refused.is_none(), "{refused:?}");
+}
+
 /// A rolling update: the new owner waits until the old one has closed, and then has its keys.
 #[test]
 fn lock_wait_waits_for_the_previous_owner() {

@@ -8,7 +8,7 @@ use onceonly::{Builder, Explanation, Key, KeyState, Scope, Tier};
 
 use crate::args::{KeyArgs, StoreArgs};
 use crate::output;
-use crate::setup::{Usage, bytes_of, name_store};
+use crate::setup::{LOCK_WAIT, Usage, bytes_of, name_store};
 use crate::timestamp::show;
 use crate::units::{bytes, duration, grouped};
 
@@ -165,7 +165,7 @@ fn explanation(found: &Explanation) -> Table {
 pub(crate) fn forget(args: &KeyArgs) -> Result<()> {
     let key = key_of(args)?;
     let builder = Builder::stored(&args.dir).map_err(name_store(&args.dir))?;
-    let store = builder.open(&args.dir).map_err(name_store(&args.dir))?;
+    let store = builder.lock_wait(LOCK_WAIT).open(&args.dir).map_err(name_store(&args.dir))?;
     let scope = match &args.scope {
         Some(name) => store.scope(bytes_of(name)),
         None => Scope::clone(&store),

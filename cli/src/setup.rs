@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use onceonly::{Builder, Dedup, Error as StoreError, Timestamp};
 
 use crate::args::{DedupArgs, Format};
@@ -32,6 +32,9 @@ fn usage<T>(message: impl Into<String>) -> Result<T> {
 /// Longer than any input: the window of a run that has none, and how far ahead of the clock a time
 /// may be (the data decide what is late, old recordings and simulations included).
 const FIFTY_YEARS: Duration = Duration::from_secs(50 * 366 * 24 * 3600);
+
+/// A run that was killed a moment ago may still be ending, and has the lock until then.
+pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(1);
 
 /// Small enough for small inputs, and the store grows for large ones. A size derived from the input
 /// would be no better: lines are not distinct keys.
@@ -122,7 +125,7 @@ pub(crate) fn open_store(args: &DedupArgs) -> Result<Dedup> {
     };
     let builder = builder.event_time(args.time.is_some()).max_event_lead(FIFTY_YEARS);
     match &args.state {
-        Some(dir) => builder.open(dir).map_err(name_store(dir)),
+        Some(dir) => builder.lock_wait(LOCK_WAIT).open(dir).map_err(name_store(dir)),
         None => Ok(builder.in_memory()?),
     }
 }
@@ -152,13 +155,17 @@ fn stored(dir: &Path, window: Option<Duration>, fresh: impl Fn() -> Builder) -> 
     }
 }
 
-/// Puts the store's directory before an error that does not name it.
+/// Puts the store's directory before an error that does not name it, and says what is to be done
+/// here where the library's words are for programs.
 pub(crate) fn name_store(dir: &Path) -> impl Fn(StoreError) -> anyhow::Error + '_ {
     move |error| match error {
         StoreError::NotAStore { .. }
         | StoreError::Unfinished { .. }
         | StoreError::Io { .. }
         | StoreError::Corrupt { .. } => error.into(),
+        StoreError::Locked { pid } => {
+            anyhow!("{}: process {pid} has the store open: end that one first", dir.display())
+        }
         _ => anyhow::Error::new(error).context(dir.display().to_string()),
     }
 }

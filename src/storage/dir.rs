@@ -23,6 +23,8 @@ pub(crate) struct DirStorage {
 }
 
 const LOCK_POLL: Duration = Duration::from_millis(5);
+/// Who looks for the owner holds the lock for an instant; longer than this it is no look.
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
 
 impl DirStorage {
     /// Creates the directory if needed and takes its lock, waiting up to `wait` for another owner.
@@ -80,10 +82,7 @@ impl DirStorage {
     pub(crate) fn owner(&self) -> Option<u32> {
         let path = self.dir.join(names::LOCK);
         let file = File::open(&path).ok()?;
-        match file.try_lock_shared() {
-            Err(TryLockError::WouldBlock) => Some(read_pid(&file)),
-            _ => None,
-        }
+        is_owned(&file).then(|| read_pid(&file))
     }
 }
 
@@ -126,13 +125,26 @@ fn wait_for_lock(lock: &File, path: &Path, wait: Duration) -> Result<()> {
     loop {
         match lock.try_lock() {
             Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) if started.elapsed() >= wait => {
-                return Err(Error::Locked { pid: read_pid(lock) });
+            Err(TryLockError::WouldBlock) => {
+                let wait = if is_owned(lock) { wait } else { wait.max(LOOK_LIMIT) };
+                if started.elapsed() >= wait {
+                    return Err(Error::Locked { pid: read_pid(lock) });
+                }
+                std::thread::sleep(LOCK_POLL);
             }
-            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_POLL),
             Err(TryLockError::Error(e)) => return Err(Error::io("locking", path, e)),
         }
     }
+}
+
+/// Whether an owner has the lock. Owners have it alone, those who ask this share it for an instant.
+fn is_owned(lock: &File) -> bool {
+    let owned = matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock));
+    if !owned {
+        // Closing the file would do, but not at once where a process is just being started.
+        let _ = lock.unlock();
+    }
+    owned
 }
 
 fn read_pid(lock: &File) -> u32 {

@@ -73,7 +73,23 @@ fn a_state_has_one_owner() {
     place.run(&["forget", "seen", "a"]).prints("forgotten\n");
 }
 
-/// Looks without ever taking the lock that the owner is about to take.
+/// A run that was killed has the lock until it has ended; who starts the next one need not wait.
+#[test]
+fn a_run_waits_for_the_end_of_the_one_before() {
+    let place = Place::new();
+    dedup(&place, "a\n", &[]);
+    let mut owner = place.command(&["dedup", "--state", "seen"]).spawn().unwrap();
+    wait_until_open(&place, &owner.id().to_string());
+    let ending = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        owner.kill().unwrap();
+        owner.wait().unwrap();
+    });
+    place.pipe(&["dedup", "--state", "seen"], "a\nb\n").prints("b\n");
+    ending.join().unwrap();
+}
+
+/// Looks again and again; a look takes the lock for an instant, which no owner minds.
 fn wait_until_open(place: &Place, pid: &str) {
     for _ in 0..2000 {
         let found = place.run(&["inspect", "seen"]).stdout;
