@@ -291,14 +291,15 @@ fn thread_count() -> usize {
 }
 
 /// 256 stores in one process (one a partition) share their background workers, stay apart, and a
-/// small one costs at most 1 MiB of memory.
+/// small one (as it is by default) costs at most 1 MiB of memory and of disk.
 #[test]
 fn many_stores_share_one_process() {
     without_deadlock(|| {
         let (dir, clock) = (TempDir::new().unwrap(), ManualClock::new(start()));
+        let small = || Dedup::builder().window(WINDOW);
         let before = thread_count();
         let stores: Vec<Dedup> = (0..256)
-            .map(|n| builder(&clock).open(dir.path().join(format!("{n}"))).unwrap())
+            .map(|n| small().clock(clock.clone()).open(dir.path().join(format!("{n}"))).unwrap())
             .collect();
         for round in 0..3 {
             for (n, store) in stores.iter().enumerate() {
@@ -314,6 +315,7 @@ fn many_stores_share_one_process() {
         for store in &stores {
             let stats = store.stats();
             assert!(stats.memory_bytes <= 1 << 20, "{} bytes", stats.memory_bytes);
+            assert!(stats.disk_bytes <= 1 << 20, "{} bytes on disk", stats.disk_bytes);
             store.close().unwrap();
         }
     });

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
-use onceonly::{Dedup, ManualClock, Verdict};
+use onceonly::{Builder, Dedup, ManualClock, Verdict};
 
 use crate::args::BenchArgs;
 use crate::output;
@@ -26,7 +26,8 @@ const MARGIN: f64 = 1.05;
 
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let shards = shard_numbers(cores);
+    let default = builder(args.live).plan()?.shards;
+    let shards = shard_numbers(default);
     let threads = if cores > 1 { vec![1, cores] } else { vec![1] };
     let cells = shards.len() * threads.len() * BATCHES.len();
     let each = Duration::from_secs(args.seconds).div_f64(cells as f64);
@@ -45,15 +46,20 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         steady.store.close()?;
         fs::remove_dir_all(&dir).with_context(|| dir.display().to_string())?;
     }
-    output::print(&report(args.live, cores, &threads, &shards, &columns))
+    let machine = Machine { cores, threads: &threads, shards: &shards, default };
+    output::print(&report(args.live, &machine, &columns))
 }
 
 /// One lock, the library's own choice, and a few around it.
-fn shard_numbers(cores: usize) -> Vec<usize> {
-    let mut numbers = vec![1, 4, (8 * cores).next_power_of_two(), 64];
+fn shard_numbers(default: usize) -> Vec<usize> {
+    let mut numbers = vec![1, 4, default, 64];
     numbers.sort_unstable();
     numbers.dedup();
     numbers
+}
+
+fn builder(live: u64) -> Builder {
+    Dedup::builder().window(Duration::from_nanos(live * KEY_NS)).expected_keys(live)
 }
 
 /// A directory of its own, deleted at the end.
@@ -88,8 +94,7 @@ struct Steady {
 impl Steady {
     fn open(dir: &Path, shards: usize, live: u64) -> Result<Self> {
         let clock = ManualClock::new(SystemTime::now());
-        let builder = Dedup::builder().window(Duration::from_nanos(live * KEY_NS));
-        let store = builder.expected_keys(live).shards(shards).clock(clock.clone()).open(dir)?;
+        let store = builder(live).shards(shards).clock(clock.clone()).open(dir)?;
         let mut steady = Steady { store, clock, live, new: 0, position: 0 };
         while steady.new < live + live / 4 {
             steady.chunk(BATCHES[3], 1)?;
@@ -191,13 +196,17 @@ fn mix(mut x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-fn report(
-    live: u64,
+/// What was measured with.
+struct Machine<'a> {
     cores: usize,
-    threads: &[usize],
-    shards: &[usize],
-    columns: &[Vec<f64>],
-) -> String {
+    threads: &'a [usize],
+    shards: &'a [usize],
+    /// The library's own number of shards.
+    default: usize,
+}
+
+fn report(live: u64, machine: &Machine<'_>, columns: &[Vec<f64>]) -> String {
+    let &Machine { cores, threads, shards, default } = machine;
     let mut text = format!(
         "ns a key, {} live keys, ids of 36 bytes, 2 % duplicates, {cores} cores\n\n{:<24}",
         units::grouped(live),
@@ -215,12 +224,12 @@ fn report(
             let _ = write!(text, "{:>12.0}", column[row]);
         }
     }
-    let choice = choose(shards, columns, 8 * cores);
+    let choice = choose(shards, columns, default);
     let _ = writeln!(
         text,
         "\n\nrecommended: {}{}, {}: {:.0} ns a key, {} a second",
         plural(choice.shards, "shard"),
-        if choice.shards == (8 * cores).next_power_of_two() { " (the default)" } else { "" },
+        if choice.shards == default { " (the default)" } else { "" },
         if choice.batch == 1 {
             "one key at a time".to_owned()
         } else {
@@ -250,7 +259,7 @@ fn choose(shards: &[usize], columns: &[Vec<f64>], default: usize) -> Choice {
     let least = |column: &[f64]| with_all(column).into_iter().fold(f64::INFINITY, f64::min);
     let best = (0..shards.len()).min_by(|&a, &b| least(&columns[a]).total_cmp(&least(&columns[b])));
     let best = best.unwrap_or_default();
-    let own = shards.iter().position(|&number| number == default.next_power_of_two());
+    let own = shards.iter().position(|&number| number == default);
     let taken = match own {
         Some(own) if least(&columns[own]) <= least(&columns[best]) * MARGIN => own,
         _ => best,
@@ -274,6 +283,20 @@ mod tests {
         assert_eq!(choose(&shards, &columns, 16), Choice { shards: 16, batch: 32, ns: 41.0 });
         let columns = [slow.clone(), slow, fast];
         assert_eq!(choose(&shards, &columns, 16), Choice { shards: 64, batch: 32, ns: 40.0 });
+    }
+
+    /// The recommendation calls a number of shards the default only if the library takes it.
+    #[test]
+    fn the_default_is_the_librarys_own() {
+        let machine = |default| Machine { cores: 2, threads: &[1], shards: &[1, 8], default };
+        let (slow, fast) = (vec![9.0; BATCHES.len()], vec![5.0; BATCHES.len()]);
+        let told = |default| report(7, &machine(default), &[slow.clone(), fast.clone()]);
+        assert!(told(8).contains("recommended: 8 shards (the default)"), "{}", told(8));
+        assert!(told(1).contains("recommended: 8 shards, "), "{}", told(1));
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let by_cores = (4 * cores).next_power_of_two();
+        assert_eq!(builder(u64::from(u32::MAX)).plan().unwrap().shards, by_cores);
+        assert_eq!(builder(1).plan().unwrap().shards, 1);
     }
 
     #[test]

@@ -78,8 +78,7 @@ impl Json {
         let text = std::str::from_utf8(line)
             .map_err(|error| Error::new(error).context("not valid UTF-8"))?;
         let mut found = vec![None; self.wanted.fields().count()];
-        walk(text, &self.tree, &mut found)
-            .map_err(|error| Error::new(error).context("not valid JSON"))?;
+        walk(text, &self.tree, &mut found).map_err(|error| not_json(&error))?;
         let absent = self.wanted.fields().zip(&found).find(|(_, value)| value.is_none());
         if let Some((field, _)) = absent {
             let key = missing_field(field, self.wanted.missing)?;
@@ -137,6 +136,13 @@ fn insert(nodes: &mut Vec<Node>, path: &[String], field: usize) {
 }
 
 type Found<'a> = [Option<&'a str>];
+
+/// The parser tells the line within the record, which is one line of a file.
+fn not_json(error: &serde_json::Error) -> Error {
+    let text = error.to_string();
+    let reason = text.split(" at line ").next().unwrap_or(&text);
+    Error::msg(format!("not valid JSON: {reason} at column {}", error.column()))
+}
 
 /// Checks that `text` is one JSON value and notes the raw texts of the wanted values in it.
 fn walk<'a>(text: &'a str, nodes: &[Node], found: &mut Found<'a>) -> serde_json::Result<()> {
