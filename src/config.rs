@@ -1,5 +1,9 @@
 //! The builder: settings, their defaults and their validation.
 
+#[cfg(feature = "serde")]
+mod file;
+
+use std::fmt;
 use std::time::Duration;
 
 use crate::digest::{DigestKind, SECRET_LEN};
@@ -11,8 +15,8 @@ use crate::time::{Clock, ClockSource, nanos};
 #[non_exhaustive]
 pub enum Durability {
     /// The process dying at any instruction (`kill -9`, panic, out of memory): nothing acknowledged
-    /// is lost. Power loss may lose what the kernel had not written back, unless [`Dedup::sync`]
-    /// was called.
+    /// is lost. Power loss may lose what the kernel had not written back, unless
+    /// [`crate::Dedup::sync`] was called.
     #[default]
     Process,
     /// That, and power loss except for the last so long: the background syncs what was acknowledged
@@ -23,8 +27,18 @@ pub enum Durability {
     Sync,
 }
 
-/// Settings of a store; [`Dedup::builder`] makes one. Setters never fail, [`Builder::open`] reports
-/// what is wrong as [`Error::Config`].
+/// A secret, which is not shown where settings are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Secret(pub(crate) [u8; SECRET_LEN]);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+/// Settings of a store; [`crate::Dedup::builder`] makes one. Setters never fail, [`Builder::open`]
+/// reports what is wrong as [`Error::Config`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is opened"]
 pub struct Builder {
@@ -38,7 +52,7 @@ pub(crate) struct Settings {
     pub(crate) expected_keys: u64,
     pub(crate) false_positive_rate: f64,
     pub(crate) digest: Option<DigestKind>,
-    pub(crate) secret: Option<[u8; SECRET_LEN]>,
+    pub(crate) secret: Option<Secret>,
     pub(crate) max_keys: Option<u64>,
     pub(crate) durability: Durability,
     pub(crate) refresh_on_duplicate: bool,
@@ -134,7 +148,7 @@ impl Builder {
     /// The secret of the digest; random by default, and kept in the store. Stores that exchange
     /// state are created with one secret. Fixed when the store is created.
     pub fn secret(mut self, secret: [u8; 32]) -> Self {
-        self.settings.secret = Some(secret);
+        self.settings.secret = Some(Secret(secret));
         self
     }
 
@@ -200,7 +214,7 @@ pub(crate) struct Config {
     pub(crate) expected_keys: u64,
     pub(crate) false_positive_rate: f64,
     pub(crate) digest: Option<DigestKind>,
-    pub(crate) secret: Option<[u8; SECRET_LEN]>,
+    pub(crate) secret: Option<Secret>,
     pub(crate) max_keys: Option<u64>,
     pub(crate) durability: Durability,
     pub(crate) refresh_on_duplicate: bool,

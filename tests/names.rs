@@ -270,6 +270,13 @@ fn what_may_grow_is_non_exhaustive() {
     assert!(checked > 15, "only {checked} types were found");
 }
 
+/// Settings are logged; their secret is not.
+#[test]
+fn the_secret_is_not_shown() {
+    let shown = format!("{:?}", Dedup::builder().secret([0xab; 32]));
+    assert!(shown.contains("secret") && !shown.contains("171"), "{shown}");
+}
+
 /// Every error says what is wrong and what to do, in words, and transient is what passes by itself.
 #[test]
 fn errors_say_what_to_do() {

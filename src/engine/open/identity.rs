@@ -33,7 +33,7 @@ pub(super) fn create_header(config: &Config, storage: &dyn Storage) -> Result<St
     let mut store = [0; 16];
     fill_random(&mut store)?;
     let secret = match config.secret {
-        Some(secret) => secret,
+        Some(secret) => secret.0,
         None => {
             let mut secret = [0; 32];
             fill_random(&mut secret)?;
@@ -63,7 +63,7 @@ pub(super) fn refuse_mismatch(config: &Config, header: &StoreHeader) -> Result<(
     if config.digest.is_some_and(|kind| kind != header.digest) {
         return mismatch("digest", format!("it has {}", header.digest.name()));
     }
-    if config.secret.is_some_and(|secret| secret != header.secret) {
+    if config.secret.is_some_and(|secret| secret.0 != header.secret) {
         return mismatch("secret", "its keys were digested with another one".into());
     }
     if config.event_time != header.event_time {
