@@ -12,77 +12,75 @@ use crate::{pictures, provenance, tables};
 
 struct Part {
     name: &'static str,
-    /// The command and its options, in full and for a trial.
+    /// The command and its options.
     full: &'static str,
+    /// Options in the place of those for a trial.
     quick: &'static str,
     /// Minutes that the full one takes on two cores, about.
     minutes: u32,
 }
 
-const PARTS: [Part; 13] = [
-    Part { name: "floor", full: "floor", quick: "floor", minutes: 1 },
-    Part {
-        name: "compare-1M",
-        full: "compare --live 1M --peer MEMORY,STORES",
-        quick: "compare --live 64k --peer MEMORY,STORES --rounds 4",
-        minutes: 15,
-    },
-    Part {
-        name: "compare-10M",
-        full: "compare --live 10M --peer MEMORY,STORES",
-        quick: "compare --live 256k --peer MEMORY,STORES --rounds 2",
-        minutes: 40,
-    },
-    Part {
-        name: "compare-100M",
-        full: "compare --live 100M --peer floor,hashbrown,hashbrown-digests-first,dashmap,sbbf",
-        quick: "compare --live 1M --peer floor,hashbrown,dashmap,sbbf --rounds 2",
-        minutes: 25,
-    },
-    Part {
-        name: "claims",
-        full: "claims --live 1M --peer floor,claims,process-once",
-        quick: "claims --live 64k --peer floor,claims,process-once --rounds 4",
-        minutes: 1,
-    },
-    Part {
-        name: "scaling",
-        full: "scaling --live 10M",
-        quick: "scaling --live 256k --rounds 4",
-        minutes: 6,
-    },
-    Part {
-        name: "latency",
-        full: "latency --live 10M --seconds 60 --pin yes",
-        quick: "latency --live 1M --rate 100k --seconds 3",
-        minutes: 2,
-    },
-    Part {
-        name: "reopen",
-        full: "reopen --live 100M",
-        quick: "reopen --live 1M --more 200k",
-        minutes: 2,
-    },
-    Part { name: "cli", full: "cli", quick: "cli --rounds 1 --files flights", minutes: 6 },
-    Part { name: "remembers", full: "remembers", quick: "remembers --keys 20k", minutes: 1 },
-    Part {
-        name: "overload",
-        full: "overload --planned 1M",
-        quick: "overload --planned 32k",
-        minutes: 2,
-    },
-    Part {
-        name: "growth",
-        full: "growth --live 1M,10M,100M",
-        quick: "growth --live 64k,1M",
-        minutes: 10,
-    },
-    Part { name: "growth-1B", full: "growth --live 1B", quick: "growth --live 2M", minutes: 45 },
+/// None takes much more than five minutes, so that each can be had on a machine that is quiet for so
+/// long, and be made anew alone. Parts of one name before the dash make one table.
+const PARTS: [Part; 22] = [
+    part("floor", "floor", "floor", 1),
+    part("compare-1M-memory", "compare --live 1M --peer MEMORY,CACHES", "--live 64k --rounds 4", 2),
+    part("compare-1M-stores", "compare --live 1M --peer floor,STORES", "--live 64k --rounds 2", 5),
+    part("compare-10M-memory", "compare --live 10M --peer MEMORY", "--live 256k --rounds 4", 3),
+    part(
+        "compare-10M-caches",
+        "compare --live 10M --peer floor,CACHES",
+        "--live 128k --rounds 2",
+        4,
+    ),
+    part("compare-10M-lmdb", ONE_STORE, "--live 128k --rounds 2", 2),
+    part("compare-10M-fjall", ONE_STORE, "--live 128k --rounds 2", 4),
+    part("compare-10M-sqlite", ONE_STORE, "--live 128k --rounds 2", 5),
+    part("compare-10M-redis", ONE_STORE, "--live 128k --rounds 2", 3),
+    part("compare-10M-postgres", ONE_STORE, "--live 128k --rounds 2", 5),
+    part(
+        "compare-100M-memory",
+        "compare --live 100M --rounds 8 --peer floor,hashbrown",
+        "--live 1M --rounds 4",
+        5,
+    ),
+    part(
+        "compare-100M-more",
+        "compare --live 100M --rounds 4 --peer floor,hashbrown-digests-first,sbbf",
+        "--live 1M --rounds 4",
+        5,
+    ),
+    part(
+        "compare-100M-dashmap",
+        "compare --live 100M --rounds 4 --peer floor,dashmap",
+        "--live 1M --rounds 4",
+        5,
+    ),
+    part("claims", "claims --live 1M --peer floor,claims,process-once", "--live 64k --rounds 4", 1),
+    part("scaling", "scaling --live 10M", "--live 256k --rounds 4", 4),
+    part(
+        "latency",
+        "latency --live 10M --seconds 60 --pin yes",
+        "--live 1M --rate 200k --seconds 9",
+        2,
+    ),
+    part("reopen", "reopen --live 100M", "--live 1M --more 200k", 2),
+    part("cli", "cli", "--rounds 1 --files flights", 4),
+    part("remembers", "remembers", "--keys 20k", 1),
+    part("overload", "overload --planned 1M", "--planned 64k", 1),
+    part("growth-1M-to-100M", "growth --live 1M,10M,100M", "--live 64k,256k,1M", 4),
+    part("growth-1B", "growth --live 1B", "--live 2M", 20),
 ];
 
-const MEMORY: &str =
-    "floor,hashbrown,hashbrown-digests-first,dashmap,moka,quick_cache,lru,sbbf,fastbloom";
+/// The store is named by the part.
+const ONE_STORE: &str = "compare --live 10M --rounds 8 --peer floor,";
+const MEMORY: &str = "floor,hashbrown,hashbrown-digests-first,dashmap,sbbf,fastbloom";
+const CACHES: &str = "moka,quick_cache,lru";
 const STORES: &str = "lmdb,fjall,sqlite,redis,postgres";
+
+const fn part(name: &'static str, full: &'static str, quick: &'static str, minutes: u32) -> Part {
+    Part { name, full, quick, minutes }
+}
 
 pub(crate) fn main(mut args: Args) -> Result<()> {
     let quick = args.flag("quick")?;
@@ -105,7 +103,7 @@ pub(crate) fn main(mut args: Args) -> Result<()> {
     for part in parts {
         let csv = to.join(format!("{}.csv", part.name));
         if resume && results::commit_of(&csv).is_some_and(|c| c == provenance::commit()) {
-            say(format_args!("\n== {}: measured already at this commit", part.name))?;
+            say(format_args!("\n== {}: measured already with this engine", part.name))?;
             continue;
         }
         let estimate = if quick { "seconds".to_owned() } else { format!("{} min", part.minutes) };
@@ -140,14 +138,36 @@ impl Part {
         only.is_empty() || only.iter().any(names)
     }
 
+    fn words(&self, quick: bool) -> String {
+        let mut words = self.full.to_owned();
+        if words == ONE_STORE {
+            words.push_str(self.name.rsplit('-').next().unwrap_or_default());
+        }
+        for (list, peers) in [("MEMORY", MEMORY), ("CACHES", CACHES), ("STORES", STORES)] {
+            words = words.replace(list, peers);
+        }
+        if quick { with(&words, self.quick) } else { words }
+    }
+
     fn run(&self, quick: bool, csv: &Path, dir: &Path) -> Result<()> {
-        let words = if quick { self.quick } else { self.full };
-        let words = words.replace("MEMORY", MEMORY).replace("STORES", STORES);
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(words.split(' ')).arg("--dir").arg(dir).arg("--csv").arg(csv);
+        command.args(self.words(quick).split(' ')).arg("--dir").arg(dir).arg("--csv").arg(csv);
         let status = command.status()?;
         if status.success() { Ok(()) } else { Err(status.to_string().into()) }
     }
+}
+
+/// The command with some of its options replaced or added.
+fn with(command: &str, options: &str) -> String {
+    let mut words: Vec<&str> = command.split(' ').collect();
+    let options: Vec<&str> = options.split_whitespace().collect();
+    for option in options.chunks_exact(2) {
+        match words.iter().position(|word| *word == option[0]) {
+            Some(at) => words[at + 1] = option[1],
+            None => words.extend(option),
+        }
+    }
+    words.join(" ")
 }
 
 /// Draws and fills again what was measured before.

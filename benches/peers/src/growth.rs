@@ -19,7 +19,7 @@ const CHUNK_KEYS: usize = 4_000_000;
 const BATCH: usize = 32;
 const DIGEST: f64 = 16.0;
 
-const HEAD: [&str; 11] = [
+const HEAD: [&str; 10] = [
     "live",
     "batch_ns",
     "one_ns",
@@ -30,7 +30,6 @@ const HEAD: [&str; 11] = [
     "write_amplification",
     "open_clean_ms",
     "open_killed_ms",
-    "slope",
 ];
 
 pub(crate) fn main(mut args: Args) -> Result<()> {
@@ -41,9 +40,8 @@ pub(crate) fn main(mut args: Args) -> Result<()> {
     args.finish()?;
     let title = "growth: bytes are per live key (resident: what cannot be given back; mapped: with \
                  sealed files, which can), written ones per new key; opening is up to the first \
-                 answer; slope is of log(batch ns) over log(live)";
+                 answer";
     let mut table = Table::new(title, &HEAD);
-    let mut last: Option<(f64, f64)> = None;
     for live in lives {
         say(format_args!("{} live keys", shown(live)))?;
         let mut command = Command::new(std::env::current_exe()?);
@@ -59,9 +57,6 @@ pub(crate) fn main(mut args: Args) -> Result<()> {
         };
         let opened =
             reopen::measure(live, more.min(live), "all", &dir, &[(false, false), (true, false)])?;
-        let here = ((live as f64).ln(), batch.ln());
-        let slope = last.map_or(f64::NAN, |(x, y)| (here.1 - y) / (here.0 - x));
-        last = Some(here);
         table.row([
             live.to_string(),
             ns(batch),
@@ -73,7 +68,6 @@ pub(crate) fn main(mut args: Args) -> Result<()> {
             format!("{:.2}", written / DIGEST),
             format!("{:.1}", opened[0].sum_ms()),
             format!("{:.1}", opened[1].sum_ms()),
-            if slope.is_finite() { format!("{slope:.3}") } else { "-".to_owned() },
         ]);
     }
     table.show(csv.as_deref())

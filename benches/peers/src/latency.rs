@@ -7,18 +7,21 @@
 //! see stalls within a call, so what it shows is less than what the machine did: the difference
 //! charges the engine with the rest.
 
+mod watch;
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use hdrhistogram::Histogram;
-use onceonly::{Dedup, Verdict};
+use onceonly::{Dedup, Timestamp, Verdict};
 
 use crate::args::{Args, Result, shown};
 use crate::keys::{Chunk, Repeat, Stream};
 use crate::machine;
 use crate::report::{Table, say};
+use watch::Watch;
 
 const SEED: u64 = 0x1a7e_9c10;
 /// Calls as slow as this are listed one by one.
@@ -45,8 +48,17 @@ struct Measured {
     meter: Histogram<u64>,
     slow: Vec<Slow>,
     /// The longest latency and the longest hiccup of each interval.
-    over_time: Vec<(u64, u64)>,
+    over_time: Vec<Interval>,
     wrong: u64,
+    /// When the first key was due, by two clocks.
+    start: (Instant, SystemTime),
+}
+
+/// Zero where nothing was measured: no key was due, or there was no time to wait for one.
+#[derive(Clone, Copy, Default)]
+struct Interval {
+    late_ns: u64,
+    hiccup_ns: u64,
 }
 
 pub(crate) fn main(mut args: Args) -> Result<()> {
@@ -58,7 +70,8 @@ pub(crate) fn main(mut args: Args) -> Result<()> {
     let csv = args.path("csv");
     args.finish()?;
     let (dir, store) = open(live, rate, &dir)?;
-    // After the store has started its threads: those are free to use the other cores.
+    let watch = Watch::start(dir.path(), Duration::from_nanos(INTERVAL_NS));
+    // After the other threads were started: those are free to use the other cores.
     if pinned {
         machine::pin(*machine::cores()?.last().ok_or("no core")?)?;
     }
@@ -68,6 +81,10 @@ pub(crate) fn main(mut args: Args) -> Result<()> {
     Stream::new(SEED, live, 20, Repeat::Window).fill(len, &mut chunk);
     let measured = drive(&store, &chunk, warm, rate)?;
     report(&measured, live, rate, &store, csv.as_deref())?;
+    let seen = watch.end()?;
+    if let Some(path) = &csv {
+        over_time(&measured, &store, &seen, path)?;
+    }
     store.close()?;
     drop(dir);
     // Keys that come late by more than the room in the window are not repetitions any longer.
@@ -93,12 +110,14 @@ fn drive(store: &Dedup, chunk: &Chunk, warm: usize, rate: u64) -> Result<Measure
         service: histogram()?,
         meter: histogram()?,
         slow: Vec::with_capacity(1 << 16),
-        over_time: vec![(0, 0); chunk.keys.len() * 10 / usize::try_from(rate)? + 1024],
+        over_time: vec![Interval::default(); chunk.keys.len() * 10 / usize::try_from(rate)? + 1024],
         wrong: 0,
+        start: (Instant::now(), SystemTime::now()),
     };
     let period_ns = 1_000_000_000 / rate;
     let mut off_core = OffCore::open()?;
-    let start = Instant::now();
+    measured.start = (Instant::now(), SystemTime::now());
+    let start = measured.start.0;
     let now_ns = || start.elapsed().as_nanos() as u64;
     let mut next_look = 0;
     for (index, (key, &right)) in chunk.keys.iter().zip(&chunk.repeated).enumerate() {
@@ -122,12 +141,12 @@ fn drive(store: &Dedup, chunk: &Chunk, warm: usize, rate: u64) -> Result<Measure
         let interval = &mut measured.over_time[(due / INTERVAL_NS) as usize];
         if idle {
             measured.meter.record_correct(begin - due, period_ns)?;
-            interval.1 = interval.1.max(begin - due);
+            interval.hiccup_ns = interval.hiccup_ns.max(begin - due);
         }
         let (late, service) = (end - due, end - begin);
         measured.latency.saturating_record(late);
         measured.service.saturating_record(service);
-        interval.0 = interval.0.max(late);
+        interval.late_ns = interval.late_ns.max(late);
         if service >= SLOW_NS && measured.slow.len() < measured.slow.capacity() {
             let off_core_ns = off_core.since_last();
             measured.slow.push(Slow {
@@ -191,9 +210,6 @@ fn report(m: &Measured, live: u64, rate: u64, store: &Dedup, csv: Option<&Path>)
         table.row([at, us(call.service_ns), us(call.off_core_ns), us(call.late_ns)]);
     }
     table.show(None)?;
-    if let Some(path) = csv {
-        over_time(m, path)?;
-    }
     let stats = store.stats();
     say(format_args!(
         "    keys live {}, wrong answers {}, false positives {:.2e}, parts {:?}",
@@ -204,18 +220,57 @@ fn report(m: &Measured, live: u64, rate: u64, store: &Dedup, csv: Option<&Path>)
     ))
 }
 
-/// The longest latency of each tenth of a second, for a picture.
-fn over_time(m: &Measured, path: &Path) -> Result<()> {
-    let title = "longest latency and longest hiccup of each tenth of a second";
-    let mut table = Table::new(title, &["at_s", "latency_us", "hiccup_us"]);
+/// The longest latency of each tenth of a second, and what went on in it, for a picture.
+fn over_time(m: &Measured, store: &Dedup, seen: &[(Instant, usize)], path: &Path) -> Result<()> {
+    let title = "longest latency and longest hiccup of each tenth of a second (0: no time to meter \
+                 one), slices begun in it, and sealed files at its end";
+    let mut table =
+        Table::new(title, &["at_s", "latency_us", "hiccup_us", "slices_begun", "sealed_files"]);
     let us = |ns: u64| format!("{:.2}", ns as f64 / 1000.0);
-    let first = m.over_time.iter().position(|&(late, _)| late > 0).unwrap_or(0);
-    for (index, &(late, hiccup)) in m.over_time.iter().enumerate().skip(first) {
-        if late == 0 {
+    let interval_of =
+        |ns: u128| usize::try_from(ns / u128::from(INTERVAL_NS)).unwrap_or(usize::MAX);
+    let mut begun = vec![0; m.over_time.len()];
+    for at in slices_begun(store, m.start.1) {
+        if let Some(count) = begun.get_mut(interval_of(at.as_nanos())) {
+            *count += 1;
+        }
+    }
+    let mut sealed = vec![None; m.over_time.len()];
+    for &(at, files) in seen {
+        let at = at.saturating_duration_since(m.start.0);
+        if let Some(place) = sealed.get_mut(interval_of(at.as_nanos())) {
+            *place = Some(files);
+        }
+    }
+    let first = m.over_time.iter().position(|interval| interval.late_ns > 0).unwrap_or(0);
+    let mut files = 0;
+    for (index, interval) in m.over_time.iter().enumerate().skip(first) {
+        if interval.late_ns == 0 {
             break;
         }
-        let at = (index - first) as f64 * INTERVAL_NS as f64 / 1e9;
-        table.row([format!("{at:.1}"), us(late), us(hiccup)]);
+        files = sealed[index].unwrap_or(files);
+        table.row([
+            format!("{:.1}", (index - first) as f64 * INTERVAL_NS as f64 / 1e9),
+            us(interval.late_ns),
+            us(interval.hiccup_ns),
+            begun[index].to_string(),
+            files.to_string(),
+        ]);
     }
-    table.save(&path.with_file_name("latency-over-time.csv"))
+    table.save(&path.with_file_name("timeline.csv"))
+}
+
+/// When slices began since `start`. They are all of one length.
+fn slices_begun(store: &Dedup, start: SystemTime) -> Vec<Duration> {
+    let slices = store.stats().slices;
+    let Some(newest) = slices.last() else { return Vec::new() };
+    let start_ns = Timestamp::from(start).as_unix_nanos();
+    let (mut at, length) = (newest.start.as_unix_nanos(), newest.end.as_unix_nanos());
+    let length = (length - at).max(1);
+    let mut begun = Vec::new();
+    while at >= start_ns {
+        begun.push(Duration::from_nanos((at - start_ns).unsigned_abs()));
+        at -= length;
+    }
+    begun
 }

@@ -59,7 +59,7 @@ usage: onceonly-peers COMMAND [--OPTION VALUE]…
 
   all       all of these, then the tables of docs/performance.md and the pictures
               --only compare,latency (parts)   --quick (a trial; results in the data directory)
-              --resume (leave out what was measured at this commit)
+              --resume (leave out what was measured with this engine)
   tables, pictures   make them again from benches/results
 
   each: --dir DIR for the stores (target/peers-data)   --csv FILE for the results

@@ -24,18 +24,24 @@ pub(crate) fn command() -> String {
     format!("cargo run --release --manifest-path benches/peers/Cargo.toml -- {}", words.join(" "))
 }
 
-/// The short hash of the commit, and whether the code has been changed since.
+/// The code that decides the results.
+const CODE: [&str; 4] = ["../../src", "../../cli/src", "../../Cargo.lock", "../../Cargo.toml"];
+
+/// The last commit that changed the engine or the command, and whether they, or this crate, have
+/// been changed since. Results and pages may change without making results older.
 pub(crate) fn commit() -> String {
-    let git = |args: &[&str]| {
+    let git = |args: &[&str], paths: &[&str]| {
         let mut command = Command::new("git");
-        let output = command.args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output();
-        let output = output.ok().filter(|output| output.status.success())?;
+        command.args(args).arg("--").args(paths).current_dir(env!("CARGO_MANIFEST_DIR"));
+        let output = command.output().ok().filter(|output| output.status.success())?;
         Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
-    let Some(hash) = git(&["rev-parse", "--short=10", "HEAD"]) else {
+    let Some(hash) = git(&["log", "-1", "--format=%h", "--abbrev=10"], &CODE) else {
         return "unknown".to_owned();
     };
-    let changed = git(&["status", "--porcelain", "--untracked-files=no", "--", "../../src", "."]);
+    let mut paths = CODE.to_vec();
+    paths.push(".");
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"], &paths);
     if changed.is_some_and(|files| !files.is_empty()) {
         return format!("{hash} with changes");
     }

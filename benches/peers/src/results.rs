@@ -8,9 +8,16 @@ use crate::args::Result;
 /// A file of results: what it says about itself, and its table.
 #[derive(Debug, Default)]
 pub(crate) struct Results {
-    pub(crate) about: Vec<(String, String)>,
+    about: Vec<(String, String)>,
     pub(crate) head: Vec<String>,
-    pub(crate) rows: Vec<Vec<String>>,
+    rows: Vec<Vec<String>>,
+}
+
+/// One line of a table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row<'a> {
+    head: &'a [String],
+    cells: &'a [String],
 }
 
 impl Results {
@@ -18,7 +25,7 @@ impl Results {
         Ok(Self::parse(&fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?))
     }
 
-    pub(crate) fn parse(text: &str) -> Self {
+    fn parse(text: &str) -> Self {
         let mut results = Results::default();
         for line in text.lines() {
             if let Some(about) = line.strip_prefix("# ") {
@@ -40,14 +47,38 @@ impl Results {
         self.about.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value)
     }
 
-    pub(crate) fn cell<'a>(&self, row: &'a [String], column: &str) -> &'a str {
+    pub(crate) fn rows(&self) -> Vec<Row<'_>> {
+        self.rows.iter().map(|cells| Row { head: &self.head, cells }).collect()
+    }
+}
+
+impl<'a> Row<'a> {
+    pub(crate) fn cell(&self, column: &str) -> &'a str {
         let at = self.head.iter().position(|name| name == column);
-        at.and_then(|at| row.get(at)).map_or("", String::as_str)
+        at.and_then(|at| self.cells.get(at)).map_or("", String::as_str)
     }
 
-    pub(crate) fn number(&self, row: &[String], column: &str) -> Option<f64> {
-        self.cell(row, column).parse().ok()
+    pub(crate) fn number(&self, column: &str) -> Option<f64> {
+        self.cell(column).parse().ok()
     }
+
+    pub(crate) fn cells(&self) -> impl Iterator<Item = &'a str> {
+        self.cells.iter().map(String::as_str)
+    }
+}
+
+/// The files of one table: `name.csv`, then `name-….csv` in the order of their names, but what is in
+/// memory before what is not.
+pub(crate) fn gathered(from: &Path, name: &str) -> Vec<Results> {
+    let belongs = |file: &String| {
+        let rest = file.strip_suffix(".csv").and_then(|stem| stem.strip_prefix(name));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    let entries = fs::read_dir(from).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut names: Vec<String> = names.filter(belongs).collect();
+    names.sort_by_key(|file| (!file.contains("-memory"), file.clone()));
+    names.iter().filter_map(|file| Results::read(&from.join(file)).ok()).collect()
 }
 
 /// The commit that the file was measured at.

@@ -113,7 +113,7 @@ fn filters_miss_next_to_nothing_and_invent_a_little() {
 #[test]
 fn only_what_is_between_markers_is_made_anew() {
     let page = "a\n<!-- generated: x -->old<!-- end -->\nb\n<!-- generated: y -->kept<!-- end -->c";
-    let table = |name: &str| (name == "x.csv").then(|| "new\n".to_owned());
+    let table = |name: &str| (name == "x").then(|| "new\n".to_owned());
     let (filled, names) = crate::tables::filled(page, table).unwrap();
     assert_eq!(names, ["x"]);
     let wanted =
@@ -132,8 +132,8 @@ fn results_are_read_as_they_were_written() {
     let results = crate::results::Results::read(&path).unwrap();
     assert_eq!(results.about("title"), "a title");
     assert!(results.about("machine").contains("Linux"));
-    let row = &results.rows[0];
-    assert_eq!((results.cell(row, "what"), results.number(row, "ns")), ("1, 2", Some(3.5)));
+    let row = results.rows()[0];
+    assert_eq!((row.cell("what"), row.number("ns")), ("1, 2", Some(3.5)));
 }
 
 #[test]
@@ -157,4 +157,41 @@ fn options_are_taken_once_and_mistakes_refused() {
     assert!(parse("10M").is_err());
     assert!(parse("--liev 10M").unwrap().finish().is_err());
     assert!(parse("--live ten").unwrap().count("live", 0).is_err());
+}
+
+/// Parts of one table: the engine once, ratios from the part that a row was measured in, the slope
+/// across files.
+#[test]
+fn parts_make_one_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let compared = |file: &str, rows: &[[&str; 3]]| {
+        let head = ["contestant", "mode", "median_ns", "times_onceonly", "exact"];
+        let mut table = crate::report::Table::new("t", &head);
+        for [name, ns, ratio] in rows {
+            table.row([*name, "batches of 32", *ns, *ratio, "yes"].map(str::to_owned));
+        }
+        table.save(&dir.path().join(file)).unwrap();
+    };
+    compared("compare-10M-lmdb.csv", &[["onceonly", "60.0", "1.00"], ["lmdb", "900.0", "15.00"]]);
+    compared("compare-10M-memory.csv", &[["onceonly", "50.0", "1.00"], ["set", "100.0", "2.00"]]);
+    compared("compare-100M.csv", &[["other", "1.0", "1.00"]]);
+    let parts = crate::results::gathered(dir.path(), "compare-10M");
+    let table = crate::tables::table(&parts);
+    let lines: Vec<&str> = table.lines().skip(2).take(4).collect();
+    assert!(lines[0].starts_with("| **onceonly** | batches of 32 | 50.0 | 1.00 |"), "{table}");
+    assert!(lines[1].starts_with("| set | batches of 32 | 100.0 | 2.00 |"), "{table}");
+    assert!(lines[2].starts_with("| lmdb | batches of 32 | 900.0 | 15.00 |"), "{table}");
+    assert_eq!(lines[3], "");
+
+    for (file, live, ns) in [("growth-1B.csv", "1000", "40.0"), ("growth-1M.csv", "10", "10.0")] {
+        let mut table =
+            crate::report::Table::new("t", &["live", "batch_ns", "write_amplification"]);
+        table.row([live, ns, "2.5"].map(str::to_owned));
+        table.save(&dir.path().join(file)).unwrap();
+    }
+    let table = crate::tables::table(&crate::results::gathered(dir.path(), "growth"));
+    let lines: Vec<&str> = table.lines().skip(2).take(2).collect();
+    assert!(lines[0].starts_with("| 10 | 10.0 | - |"), "{table}");
+    // log 4 / log 100
+    assert!(lines[1].starts_with("| 1k | 40.0 | 0.30 |"), "{table}");
 }
