@@ -61,6 +61,8 @@ fn source(results: &Results) -> String {
 struct Line {
     points: Vec<(f64, f64)>,
     color: RGBColor,
+    /// A dot where something was measured: for a few points.
+    dots: bool,
 }
 
 /// What stands beside a chart's lines.
@@ -106,7 +108,7 @@ where
             let series = LineSeries::new(points.iter().copied(), line.color.stroke_width(2));
             chart.draw_series(series)?;
         }
-        if line.points.len() < 16 {
+        if line.dots {
             let dot = |&at: &(f64, f64)| Circle::new(at, 4, line.color.filled());
             chart.draw_series(line.points.iter().map(dot))?;
         }

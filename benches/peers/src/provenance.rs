@@ -60,7 +60,8 @@ pub(crate) fn machine() -> String {
         kilobytes.split(' ').next().unwrap_or_default().parse().unwrap_or_default();
     format!(
         "{} cores of {}, {:.0} GiB, Linux {}",
-        std::thread::available_parallelism().map_or(0, usize::from),
+        // Not those that this thread may run on: it may be bound to one.
+        cpu.lines().filter(|line| line.starts_with("processor")).count(),
         field(&cpu, "model name"),
         kilobytes / f64::from(1 << 20),
         read("/proc/sys/kernel/osrelease").trim(),

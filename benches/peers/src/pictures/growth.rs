@@ -20,7 +20,7 @@ pub(super) fn draw(parts: &[Results], path: &Path) -> Result<()> {
         let point = |row: &crate::results::Row<'_>| {
             Some((row.number("live")?.log10(), row.number(column)?))
         };
-        Line { points: rows.iter().filter_map(point).collect(), color }
+        Line { points: rows.iter().filter_map(point).collect(), color, dots: true }
     };
     let size = (WIDTH as u32, (2 * HEIGHT + FOOT) as u32);
     let root = SVGBackend::new(path, size).into_drawing_area();

@@ -20,9 +20,9 @@ pub(super) fn draw(results: &Results, path: &Path) -> Result<()> {
     };
     // Where nothing was metered there is nothing to draw.
     let metered = |(at, us): (f64, f64)| (at, if us > 0.0 { us } else { f64::NAN });
-    let late = Line { points: series("latency_us"), color: OURS };
+    let line = |points, color| Line { points, color, dots: false };
     let hiccups = series("hiccup_us").into_iter().map(metered).collect();
-    let lines = [Line { points: hiccups, color: THEIRS }, late];
+    let lines = [line(hiccups, THEIRS), line(series("latency_us"), OURS)];
     let end = lines[1].points.last().map_or(1.0, |point| point.0).max(0.1);
     let size = (800, (UPPER + LOWER + FOOT) as u32);
     let root = SVGBackend::new(path, size).into_drawing_area();
@@ -37,10 +37,10 @@ pub(super) fn draw(results: &Results, path: &Path) -> Result<()> {
     };
     let top = most(&lines).max(10.0) * 1.5;
     chart(&upper, &labels, 0.0..end, (1.0..top).log_scale(), &lines)?;
-    let mut below = vec![Line { points: steps(&series("sealed_files")), color: WARM }];
+    let mut below = vec![line(steps(&series("sealed_files")), WARM)];
     let top = most(&below).max(1.0) * 1.15;
     for (at, _) in series("slices_begun").into_iter().filter(|point| point.1 > 0.0) {
-        below.push(Line { points: vec![(at, 0.0), (at, top)], color: TEXT });
+        below.push(line(vec![(at, 0.0), (at, top)], TEXT));
     }
     let labels = Labels {
         title: "sealed files (up: sealed, down: merged or expired); upright: a slice begins",
