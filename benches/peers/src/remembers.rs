@@ -1,6 +1,6 @@
 //! What is left of the keys that a store has acknowledged when its process is killed: a child
 //! inserts and notes how far it is, is killed with SIGKILL in the middle, and the keys are asked for
-//! again. Of Redis the server is killed as well; PostgreSQL's goes on, only its client dies.
+//! again. Of Redis and PostgreSQL the server is killed as well.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -43,8 +43,7 @@ pub(crate) fn main(mut args: Args) -> Result<()> {
                     remembered.to_string(),
                     lost.to_string(),
                     match peer.as_str() {
-                        "redis" => "client and server".to_owned(),
-                        "postgres" => "client".to_owned(),
+                        "redis" | "postgres" => "client and server".to_owned(),
                         _ => "process".to_owned(),
                     },
                 ]);
@@ -113,7 +112,6 @@ fn batch(from: u64) -> Vec<Key> {
 
 enum Kept {
     Ours(Dedup),
-    Redis(Rotating<Redis>),
     Other(Box<dyn Contestant>),
 }
 
@@ -123,7 +121,7 @@ fn open(peer: &str, path: &Path) -> Result<Kept> {
             let builder = Dedup::builder().window(Duration::from_secs(24 * 3600));
             Kept::Ours(builder.expected_keys(LIVE).open(path.join("store"))?)
         }
-        "redis" => Kept::Redis(Rotating::at(LIVE, path)?),
+        "redis" => Kept::Other(Box::new(Rotating::<Redis>::at(LIVE, path)?)),
         "lmdb" => Kept::Other(Box::new(Rotating::<Lmdb>::at(LIVE, path)?)),
         "fjall" => Kept::Other(Box::new(Rotating::<Fjall>::at(LIVE, path)?)),
         "sqlite" => Kept::Other(Box::new(Rotating::<Sqlite>::at(LIVE, path)?)),
@@ -141,7 +139,6 @@ impl Kept {
                 let seen = verdicts.into_iter().map(|v| v == onceonly::Verdict::Duplicate);
                 return Ok(seen.collect());
             }
-            Kept::Redis(peer) => peer.observe_batches(keys, keys.len(), &mut answers),
             Kept::Other(peer) => peer.observe_batches(keys, keys.len(), &mut answers),
         }
         Ok(answers)
@@ -157,9 +154,10 @@ pub(crate) fn child(mut args: Args) -> Result<()> {
     // SAFETY: the file is a few bytes long, never truncated, and only ever read by others.
     let mut progress = unsafe { MmapMut::map_mut(&file) }?;
     let store = open(&peer, &dir.join("state"))?;
-    if let Kept::Redis(redis) = &store {
-        let pid = u64::from(redis.tables().server_pid());
-        progress[8..16].copy_from_slice(&pid.to_ne_bytes());
+    if let Kept::Other(peer) = &store
+        && let Some(pid) = peer.server_pid()
+    {
+        progress[8..16].copy_from_slice(&u64::from(pid).to_ne_bytes());
     }
     for from in (0..).step_by(BATCH as usize) {
         if store.observe(&batch(from))?.contains(&true) {

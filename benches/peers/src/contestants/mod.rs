@@ -59,6 +59,10 @@ pub(crate) trait Contestant: Send + Sync {
     fn told_memory_bytes(&self) -> Option<u64> {
         None
     }
+    /// The process of its server, if it has one of its own.
+    fn server_pid(&self) -> Option<u32> {
+        None
+    }
     /// Further facts for the report.
     fn details(&self) -> Vec<String> {
         Vec::new()

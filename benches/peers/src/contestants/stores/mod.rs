@@ -42,9 +42,13 @@ pub(crate) trait Tables: Send + Sync + Sized {
     fn told_memory_bytes(&self) -> Option<u64> {
         None
     }
-    /// Bytes on disk that are not in the directory.
-    fn elsewhere_bytes(&self) -> u64 {
-        0
+    /// Bytes on the disk; `path` is the directory it was opened in.
+    fn disk_bytes(&self, path: &Path) -> u64 {
+        memory::disk_by_kind(path).unwrap_or_default().values().sum()
+    }
+    /// The process of its server, to be killed in the middle.
+    fn server_pid(&self) -> Option<u32> {
+        None
     }
 }
 
@@ -69,12 +73,6 @@ impl<T: Tables> Rotating<T> {
         let tables = T::open(path, live)?;
         let generation = AtomicU64::new(0);
         Ok(Rotating { tables, path: path.to_owned(), live, generation, _dir: None })
-    }
-}
-
-impl<T> Rotating<T> {
-    pub(crate) fn tables(&self) -> &T {
-        &self.tables
     }
 }
 
@@ -113,11 +111,14 @@ impl<T: Tables> Contestant for Rotating<T> {
     }
 
     fn disk_bytes(&self) -> u64 {
-        let kinds = memory::disk_by_kind(&self.path).unwrap_or_default();
-        kinds.values().sum::<u64>() + self.tables.elsewhere_bytes()
+        self.tables.disk_bytes(&self.path)
     }
 
     fn told_memory_bytes(&self) -> Option<u64> {
         self.tables.told_memory_bytes()
+    }
+
+    fn server_pid(&self) -> Option<u32> {
+        self.tables.server_pid()
     }
 }

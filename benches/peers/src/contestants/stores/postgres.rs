@@ -1,24 +1,28 @@
 //! PostgreSQL on loopback: a thousand keys a statement by `unnest`, without waiting for the log to
-//! be synced. Connects as `ONCEONLY_BENCH_POSTGRES` says (default: user postgres on 127.0.0.1) and
-//! works in tables of its own, dropped at the end.
+//! be written, in a server of its own with nothing else to do.
+
+mod server;
 
 use std::collections::HashSet;
 use std::path::Path;
 
 use parking_lot::Mutex;
-use postgres::{Client, NoTls, Statement};
+use postgres::{Client, Statement};
 use postgres_types::{ToSql, Type};
 
 use super::{Digest, Tables};
 use crate::args::Result;
+use crate::memory;
+use server::Server;
 
 pub(crate) struct Postgres {
     client: Mutex<Client>,
-    tables: [String; 2],
     statements: [Statement; 2],
+    /// Ended after the connection is closed.
+    server: Server,
 }
 
-const CONNECT: &str = "host=127.0.0.1 user=postgres";
+const TABLES: [&str; 2] = ["a", "b"];
 
 /// A digest as PostgreSQL's 16 bytes of fixed length.
 #[derive(Debug)]
@@ -58,14 +62,9 @@ impl Tables for Postgres {
     const NAME: &'static str = "PostgreSQL, loopback, 1,000 a statement";
 
     fn open(path: &Path, _live: u64) -> Result<Self> {
-        let connect = std::env::var("ONCEONLY_BENCH_POSTGRES");
-        let mut client = Client::connect(connect.as_deref().unwrap_or(CONNECT), NoTls)?;
-        // The same for the same directory, so that a process finds what one before has left.
-        let id = xxhash_rust::xxh3::xxh3_64(path.as_os_str().as_encoded_bytes());
-        let name = |table| format!("onceonly_bench_{id:016x}_{table}");
-        let tables = [name("a"), name("b")];
+        let (server, mut client) = Server::start(path)?;
         client.batch_execute("SET synchronous_commit = off")?;
-        for table in &tables {
+        for table in TABLES {
             client.batch_execute(&format!(
                 "CREATE TABLE IF NOT EXISTS {table} (key uuid PRIMARY KEY)"
             ))?;
@@ -75,12 +74,12 @@ impl Tables for Postgres {
                 "INSERT INTO {} SELECT k FROM unnest($1::uuid[]) k \
                  WHERE NOT EXISTS (SELECT 1 FROM {} WHERE key = k) \
                  ON CONFLICT DO NOTHING RETURNING key",
-                tables[current],
-                tables[1 - current]
+                TABLES[current],
+                TABLES[1 - current]
             )
         };
         let statements = [client.prepare(&observe(0))?, client.prepare(&observe(1))?];
-        Ok(Postgres { client: Mutex::new(client), tables, statements })
+        Ok(Postgres { client: Mutex::new(client), statements, server })
     }
 
     fn observe(&self, current: usize, digests: &[Digest], answers: &mut [bool]) -> Result<()> {
@@ -94,23 +93,24 @@ impl Tables for Postgres {
     }
 
     fn clear(&self, table: usize) -> Result<()> {
-        let truncate = format!("TRUNCATE {}", self.tables[table]);
+        let truncate = format!("TRUNCATE {}", TABLES[table]);
         Ok(self.client.lock().batch_execute(&truncate)?)
     }
 
-    fn elsewhere_bytes(&self) -> u64 {
-        let size = |table: &String| -> Option<i64> {
+    /// The tables alone: a log of a size that was allowed is not the keys'.
+    fn disk_bytes(&self, _path: &Path) -> u64 {
+        let size = |table: &&str| -> Option<i64> {
             let query = format!("SELECT pg_total_relation_size('{table}')");
             Some(self.client.lock().query_one(&query, &[]).ok()?.get(0))
         };
-        self.tables.iter().filter_map(size).map(|bytes| bytes.unsigned_abs()).sum()
+        TABLES.iter().filter_map(size).map(|bytes| bytes.unsigned_abs()).sum()
     }
-}
 
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        for table in &self.tables {
-            let _ = self.client.get_mut().batch_execute(&format!("DROP TABLE IF EXISTS {table}"));
-        }
+    fn told_memory_bytes(&self) -> Option<u64> {
+        memory::of_server(self.server.pid()).ok()
+    }
+
+    fn server_pid(&self) -> Option<u32> {
+        Some(self.server.pid())
     }
 }

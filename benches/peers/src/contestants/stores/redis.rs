@@ -81,11 +81,8 @@ impl Tables for Redis {
         let line = info.lines().find_map(|line| line.strip_prefix("used_memory_rss:"))?;
         line.trim().parse().ok()
     }
-}
 
-impl Redis {
-    /// The server's process, to be killed in the middle.
-    pub(crate) fn server_pid(&self) -> u32 {
-        self.server.0.id()
+    fn server_pid(&self) -> Option<u32> {
+        Some(self.server.0.id())
     }
 }
