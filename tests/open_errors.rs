@@ -63,6 +63,25 @@ fn absurd_settings_are_config_errors_that_name_the_field() {
     assert!(!path.exists());
 }
 
+/// A size that is valid and that no machine has is an error of the system; nothing is left behind,
+/// and the disk is not filled to find it out.
+#[test]
+fn a_size_that_no_machine_has_is_an_io_error() {
+    let dir = fast_dir();
+    let absurd = || builder().expected_keys(1 << 40);
+    for error in [absurd().open(dir.path()).unwrap_err(), absurd().in_memory().unwrap_err()] {
+        let Error::Io { source, .. } = &error else { panic!("{error:?}") };
+        use std::io::ErrorKind::{OutOfMemory, StorageFull};
+        assert!(matches!(source.kind(), OutOfMemory | StorageFull), "{error}");
+        assert!(error.is_transient());
+    }
+    let bytes = |entry: fs::DirEntry| entry.metadata().unwrap().len();
+    let left: u64 = fs::read_dir(dir.path()).unwrap().map(|entry| bytes(entry.unwrap())).sum();
+    assert!(left < 1 << 20, "{left} bytes are left behind");
+    let store = builder().open(dir.path()).unwrap();
+    assert!(is_new(&store, "a") && !is_new(&store, "a"));
+}
+
 /// Settings at the ends of their ranges work.
 #[test]
 fn settings_at_the_ends_of_their_ranges_work() {

@@ -47,9 +47,10 @@ Examples:
 Keys:
   A line's key is the line without its end (LF or CRLF). A JSON value's key is its raw text without
   insignificant space, so 1, 1.0 and \"1\" are three keys; of equal names in an object the last one
-  counts. A CSV value's key is the field without its quotes; TSV has no quotes. Several fields make
-  one key, in which (\"a\", \"bc\") differs from (\"ab\", \"c\"). Records are printed as they came;
-  empty lines between rows, or between JSON values that are looked into, are left out.
+  counts. A CSV value's key is the field without its quotes; TSV has no quotes. A column whose name
+  has a comma is named by its number. Several fields make one key, in which (\"a\", \"bc\") differs
+  from (\"ab\", \"c\"). Records are printed as they came; empty lines between rows, or between JSON
+  values that are looked into, are left out.
 
 Being killed:
   With --state, lines are written and flushed before their keys are marked. A run that is killed

@@ -156,7 +156,10 @@ fn read_pid(lock: &File) -> u32 {
 /// Gives the file its blocks, so that no later store into the map can meet a full disk.
 fn allocate(file: &File, len: u64) -> std::io::Result<()> {
     #[cfg(target_os = "linux")]
-    rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len)?;
+    {
+        refuse_hopeless(file, len)?;
+        rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len)?;
+    }
     #[cfg(not(target_os = "linux"))]
     {
         let zeros = vec![0; 1 << 16];
@@ -166,6 +169,25 @@ fn allocate(file: &File, len: u64) -> std::io::Result<()> {
             file.write_all_at(&zeros[..part], at)?;
             at += part as u64;
         }
+    }
+    Ok(())
+}
+
+/// Smaller files are not worth the question.
+#[cfg(target_os = "linux")]
+const HOPELESS_FROM: u64 = 64 << 20;
+
+/// Some file systems take all the space that there is before they find out that it is not enough, and
+/// everybody else on the disk misses it meanwhile.
+#[cfg(target_os = "linux")]
+fn refuse_hopeless(file: &File, len: u64) -> std::io::Result<()> {
+    if len < HOPELESS_FROM {
+        return Ok(());
+    }
+    let space = rustix::fs::fstatvfs(file)?;
+    // A file system that does not count its blocks says zero.
+    if space.f_blocks > 0 && len > space.f_bfree.saturating_mul(space.f_frsize) {
+        return Err(rustix::io::Errno::NOSPC.into());
     }
     Ok(())
 }
