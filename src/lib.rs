@@ -39,6 +39,11 @@
 //! An error never marks a key: asking again gives the answer that the first call should have given.
 //! [`Error::is_transient`] tells "give the message back" from "stop and look". No call panics on
 //! its input.
+//!
+//! # Features
+//!
+//! None by default. `stream` brings `once_by_key` for streams, `serde` a [`Builder`] from a
+//! configuration file and into one, `conformance` the suite for who writes an [`authority`].
 
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 compile_error!("onceonly supports Linux, and builds on macOS: it needs mapped files and boot time");
