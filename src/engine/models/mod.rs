@@ -74,7 +74,7 @@ fn clock() -> ManualClock {
 }
 
 fn open(builder: Builder) -> Arc<Engine> {
-    let config = builder.into_settings().validate().expect("the settings are valid");
+    let config = builder.settings.validate().expect("the settings are valid");
     super::open_in_memory(config).expect("there is memory")
 }
 
