@@ -41,6 +41,8 @@ impl Segment {
     fn create(storage: &dyn Storage, store: StoreId, id: u64, chunks: u32) -> Result<Self> {
         let len = (u64::from(chunks) + 1) * PAGE as u64;
         let region = storage.create(&names::numbered(Kind::Journal, id), len)?;
+        // Before the first page is touched, which decides how the kernel keeps its neighbours.
+        region.advise(Advice::HugePages);
         let fields = [u64::from(chunks), 0, 0, 0, 0, 0];
         let header = FileHeader { kind: FileKind::Journal, store, id, fields };
         region.write_bytes(0, &header.encode());
@@ -162,6 +164,8 @@ struct Segments {
     full: Vec<u64>,
     /// Order of the newest segment that was put to use.
     filled: u64,
+    /// Segments that were put to use since others were last made ready.
+    begun: usize,
 }
 
 impl Journal {
@@ -224,6 +228,7 @@ impl Journal {
             match segments.spare.pop_front() {
                 Some(next) => {
                     segments.filled += 1;
+                    segments.begun += 1;
                     next.order_cell().store(segments.filled.to_le(), Release);
                     let full = segments.current.replace(next);
                     segments.full.extend(full.map(|segment| segment.id));
@@ -238,47 +243,62 @@ impl Journal {
     }
 
     fn add_segment(&self, segments: &mut Segments) -> Result<()> {
-        let segment = self.create(self.segment_chunks)?;
+        let segment = self.create()?;
+        self.name(&[segment.id])?;
         self.free.fetch_add(i64::from(segment.chunks), AcqRel);
-        segments.spare.push_back(segment);
+        segments.spare.push_back(Arc::new(segment));
         Ok(())
     }
 
-    fn create(&self, chunks: u32) -> Result<Arc<Segment>> {
+    /// A segment that the manifest does not name yet.
+    fn create(&self) -> Result<Segment> {
         let id = self.ledger.next_file();
-        let segment = Segment::create(self.ledger.storage(), self.store, id, chunks)?;
-        // Chunks that reach the disk are of use only together with the header.
-        let name = names::numbered(Kind::Journal, id);
-        let storage = self.ledger.storage();
-        let synced = storage.sync(&name, &segment.region).and_then(|()| storage.sync_names());
-        if let Err(error) = synced {
-            let _ = self.ledger.storage().remove(&name);
-            return Err(error);
-        }
-        // Should that fail, the file stays: the manifest on the disk may name it.
-        self.ledger.update(|manifest| manifest.journals.push(id))?;
-        Ok(Arc::new(segment))
+        Segment::create(self.ledger.storage(), self.store, id, self.segment_chunks)
     }
 
-    /// Makes sure that the next `segments` segments are there and their pages are in memory, so that
-    /// nobody waits for them. For the background.
-    pub(crate) fn prepare_spares(&self, segments: usize) -> Result<()> {
-        let wanted = segments as u64 * u64::from(self.segment_chunks);
-        loop {
-            let spare: u64 = {
-                let segments = self.segments.lock();
-                segments.spare.iter().map(|spare| u64::from(spare.untaken())).sum()
-            };
-            if spare >= wanted {
-                return Ok(());
+    /// Names new segments in the manifest, so that their chunks can be handed out. They are not
+    /// synced: after a power loss a segment is read as far as it reached the disk, or from the logs.
+    fn name(&self, ids: &[u64]) -> Result<()> {
+        if let Err(error) = self.ledger.storage().sync_names() {
+            for id in ids {
+                let _ = self.ledger.storage().remove(&names::numbered(Kind::Journal, *id));
             }
-            let segment = self.create(self.segment_chunks)?;
-            segment.region.advise(Advice::HugePages);
+            return Err(error);
+        }
+        // Should that fail, the files stay: the manifest on the disk may name them.
+        self.ledger.update(|manifest| manifest.journals.extend(ids))
+    }
+
+    /// Makes sure that the next segments are there and their pages are in memory, so that nobody
+    /// waits for them: twice as many as were put to use since the last time, `most` at most. For the
+    /// background. They are named together, because that takes syncs.
+    pub(crate) fn prepare_spares(&self, most: usize) -> Result<()> {
+        let missing = {
+            let mut segments = self.segments.lock();
+            let wanted = (2 * std::mem::take(&mut segments.begun)).clamp(1, most);
+            let whole = |spare: &&Arc<Segment>| spare.untaken() == self.segment_chunks;
+            wanted.saturating_sub(segments.spare.iter().filter(whole).count())
+        };
+        if missing == 0 {
+            return Ok(());
+        }
+        let mut created = Vec::new();
+        for _ in 0..missing {
+            match self.create() {
+                Ok(segment) => created.push(segment),
+                // Fewer will do.
+                Err(_) if !created.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.name(&created.iter().map(|segment| segment.id).collect::<Vec<_>>())?;
+        for segment in created {
             segment.region.advise(Advice::PopulateWrite);
             let mut segments = self.segments.lock();
             self.free.fetch_add(i64::from(segment.chunks), AcqRel);
-            segments.spare.push_back(segment);
+            segments.spare.push_back(Arc::new(segment));
         }
+        Ok(())
     }
 
     /// Segments that hold records and are not sealed.

@@ -45,6 +45,8 @@ pub(crate) struct Sizes {
     /// Records of one journal segment.
     pub(crate) segment_keys: u64,
     pub(crate) segment_chunks: u32,
+    /// Segments that are made ready in advance, at most.
+    pub(crate) most_spares: usize,
     /// Records of one shard in a segment, about.
     pub(crate) index_records: usize,
     /// A log, of which there are up to [`LOGS`].
@@ -55,8 +57,14 @@ pub(crate) struct Sizes {
 pub(crate) const MERGE_AT: usize = 8;
 /// Segments hold this part of the expected keys, so that a slice has a few sealed parts.
 const SEGMENTS_PER_WINDOW: u64 = 48;
-/// Segments at a time: one being filled, one ready, and some waiting to be sealed.
-const SEGMENTS: u64 = 6;
+/// Segments at a time beside those that are ready: one being filled, and some waiting to be sealed.
+const SEGMENTS: u64 = 4;
+/// Segments that are ready: so many of a middling size, fewer of very small and very large ones.
+const MOST_SPARES: usize = 4;
+const FEW_SPARES: usize = 2;
+/// From here on segments are large.
+const LARGE_SEGMENT: u64 = 8 << 20;
+const HUGE_PAGE: u64 = 2 << 20;
 /// Logs at a time: one being written, one ready, and those whose records are being sealed.
 const LOGS: u64 = 5;
 const MIN_LOG_BYTES: u64 = 256 << 10;
@@ -68,11 +76,19 @@ impl Sizes {
         let shards = 1_usize << config.shard_bits;
         let segment_keys =
             (config.expected_keys / SEGMENTS_PER_WINDOW).clamp(MIN_SEGMENT_KEYS, MAX_SEGMENT_KEYS);
-        let segment_chunks = journal::segment_chunks(segment_keys, shards);
-        let segment_bytes = u64::from(segment_chunks) * PAGE as u64;
+        let mut segment_chunks = journal::segment_chunks(segment_keys, shards);
+        let mut segment_bytes = (u64::from(segment_chunks) + 1) * PAGE as u64;
+        if segment_bytes > HUGE_PAGE {
+            // Whole huge pages, where that adds little.
+            segment_bytes = segment_bytes.next_multiple_of(HUGE_PAGE);
+            segment_chunks = (segment_bytes / PAGE as u64 - 1) as u32;
+            segment_chunks = segment_chunks.min(journal::MAX_CHUNKS);
+        }
+        let small = segment_keys == MIN_SEGMENT_KEYS || segment_bytes >= LARGE_SEGMENT;
         Sizes {
             segment_keys,
             segment_chunks,
+            most_spares: if small { FEW_SPARES } else { MOST_SPARES },
             index_records: (segment_keys as usize / shards).max(64),
             log_bytes: match config.durability {
                 // Only what is forgotten is logged.
@@ -115,6 +131,7 @@ impl Plan {
         let grown = if keys > config.expected_keys { 3 * filter } else { filter };
         let segment = (u64::from(sizes.segment_chunks) + 1) * PAGE as u64;
         let index = sizes.segment_keys * 6 + (sizes.segment_chunks as u64) * 16;
+        let segments = SEGMENTS + sizes.most_spares as u64;
         let slices = u64::from(config.slices);
         let live = keys + keys.div_ceil(slices);
         let sealed = run::file_bytes(live) + run::file_bytes(keys.div_ceil(slices));
@@ -127,13 +144,13 @@ impl Plan {
             / f64::from(columns.lanes())
             / f64::from(config.slices);
         Plan {
-            memory_bytes: grown + SEGMENTS * (segment + index),
+            memory_bytes: grown + segments * (segment + index),
             disk_bytes: grown
-                + (SEGMENTS + 1) * segment
+                + (segments + 1) * segment
                 + LOGS * sizes.log_bytes
                 + sealed
                 + 4 * PAGE as u64,
-            files: 4 + 2 + 4 + LOGS + (slices + 1) * MERGE_AT as u64,
+            files: 4 + 2 + segments + LOGS + (slices + 1) * MERGE_AT as u64,
             memory_per_further_million: further(per_key),
             disk_per_further_million: further(per_key + 16.1),
             shards: 1 << config.shard_bits,

@@ -1,5 +1,5 @@
-//! Background threads, shared by all stores of the process: one for what others may soon wait for
-//! (sealing, the next segment), one for long work (merging, rebuilding).
+//! Background threads, shared by all stores of the process: one for what callers may soon wait for
+//! (the next segments), one for sealing, one for long work (merging, rebuilding).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{OnceLock, Weak};
@@ -12,7 +12,8 @@ pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
-    Urgent,
+    Space,
+    Seal,
     Bulk,
 }
 
@@ -31,7 +32,8 @@ pub(crate) trait Ticker: Send + Sync {
 const BEAT: Duration = Duration::from_secs(1);
 
 struct Pool {
-    urgent: Sender<Job>,
+    space: Sender<Job>,
+    seal: Sender<Job>,
     bulk: Sender<Job>,
     watched: Mutex<Vec<Weak<dyn Heartbeat>>>,
 }
@@ -39,11 +41,13 @@ struct Pool {
 fn pool() -> &'static Pool {
     static POOL: OnceLock<Pool> = OnceLock::new();
     POOL.get_or_init(|| {
-        let (urgent, urgent_jobs) = unbounded();
+        let (space, space_jobs) = unbounded();
+        let (seal, seal_jobs) = unbounded();
         let (bulk, bulk_jobs) = unbounded();
-        spawn("onceonly-seal", urgent_jobs, true);
+        spawn("onceonly-space", space_jobs, false);
+        spawn("onceonly-seal", seal_jobs, true);
         spawn("onceonly-merge", bulk_jobs, false);
-        Pool { urgent, bulk, watched: Mutex::default() }
+        Pool { space, seal, bulk, watched: Mutex::default() }
     })
 }
 
@@ -85,7 +89,8 @@ fn beat() {
 /// Runs a job in the background.
 pub(crate) fn submit(lane: Lane, job: Job) {
     let sender = match lane {
-        Lane::Urgent => &pool().urgent,
+        Lane::Space => &pool().space,
+        Lane::Seal => &pool().seal,
         Lane::Bulk => &pool().bulk,
     };
     if let Err(refused) = sender.send(job) {

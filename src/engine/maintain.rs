@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use super::Engine;
+use crate::catalog::Catalog;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::exact::run::{Run, RunWriter};
@@ -24,11 +25,9 @@ const MERGE_CLOSED_AT: usize = 4;
 /// Full segments that may wait to be sealed in a store with a hard limit.
 const MOST_WAITING: usize = 2;
 
-/// Segments that are made ready in advance, at most.
-const MOST_SPARES: usize = 2;
-
 #[derive(Default)]
 pub(super) struct Maintenance {
+    space: Job,
     pub(super) seal: Job,
     pub(super) merge: Job,
     pub(super) rebuild: Job,
@@ -51,6 +50,9 @@ pub(super) struct Maintenance {
     pub(super) ready: AtomicBool,
     errors: AtomicU64,
     last_error: Mutex<Option<String>>,
+    /// Catalogs that were replaced. Whoever lets go of one last unmaps the files of what has expired,
+    /// which takes milliseconds: that is done here.
+    replaced: Mutex<Vec<Arc<Catalog>>>,
     /// The last rebuild of filters did not come to its end.
     pub(super) rebuild_failed: AtomicBool,
     /// Keys that the filters are sized for.
@@ -108,14 +110,21 @@ impl Engine {
         }
     }
 
+    /// Has the next segments made ready.
+    pub(super) fn schedule_space(&self) {
+        let work: Work = |engine| engine.tools.journal.prepare_spares(engine.most_spares);
+        self.schedule(Lane::Space, |m| &m.space, work);
+    }
+
     pub(super) fn schedule_seal(&self) {
-        self.schedule(Lane::Urgent, |m| &m.seal, |engine| engine.seal_due());
+        self.schedule(Lane::Seal, |m| &m.seal, |engine| engine.seal_due());
     }
 
     /// Has full segments sealed. Where memory is bounded, who fills segments faster than they are
     /// sealed seals some himself.
     #[cold]
     pub(super) fn begin_sealing(&self) {
+        self.schedule_space();
         self.schedule_seal();
         let busy = &self.maintenance;
         let limited = self.tools.quota.is_limited() && busy.ready.load(Acquire);
@@ -139,11 +148,11 @@ impl Engine {
     }
 
     pub(super) fn schedule_upkeep(&self) {
-        self.schedule(Lane::Urgent, |m| &m.upkeep, |engine| engine.drop_expired());
+        self.schedule(Lane::Seal, |m| &m.upkeep, |engine| engine.drop_expired());
     }
 
     pub(super) fn schedule_log(&self) {
-        self.schedule(Lane::Urgent, |m| &m.log, |engine| engine.keep_log());
+        self.schedule(Lane::Space, |m| &m.log, |engine| engine.keep_log());
     }
 
     /// Waits until no background work is due.
@@ -158,12 +167,10 @@ impl Engine {
         if self.maintenance.stop.load(Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
 
-    /// Seals the segments that no chunk is taken from any more, and prepares the next one.
+    /// Seals the segments that no chunk is taken from any more.
     pub(super) fn seal_due(&self) -> Result<()> {
         self.note_segment();
         let full = self.tools.journal.full_segments();
-        // As many as were filled while the last job ran: claims fill them several times as fast.
-        self.tools.journal.prepare_spares(full.len().clamp(1, MOST_SPARES))?;
         if full.is_empty() {
             return Ok(());
         }
@@ -179,6 +186,7 @@ impl Engine {
         if self.maintenance.log_ended.swap(false, AcqRel) {
             self.schedule_log();
         }
+        self.drop_replaced();
         self.schedule_merge();
         self.grow_if_due();
         Ok(())
@@ -201,6 +209,7 @@ impl Engine {
             // log when it has come to the end.
             self.tools.journal.release(call.reservation);
             if call.began_segment {
+                self.schedule_space();
                 self.schedule_seal();
             }
             carried?;
@@ -320,6 +329,23 @@ impl Engine {
         refreshed
     }
 
+    /// Keeps a catalog that was replaced until the background lets go of it.
+    pub(super) fn keep_replaced(&self, catalog: Arc<Catalog>) {
+        self.maintenance.replaced.lock().push(catalog);
+    }
+
+    /// Lets go of the catalogs that no shard works with any more.
+    fn drop_replaced(&self) {
+        for index in 0..self.shards.len() {
+            drop(self.enter(index));
+        }
+        let mut replaced = self.maintenance.replaced.lock();
+        let unused = replaced.extract_if(.., |catalog| Arc::strong_count(catalog) == 1);
+        let unused: Vec<_> = unused.collect();
+        drop(replaced);
+        drop(unused);
+    }
+
     /// Publishes a catalog with other sealed parts.
     fn change_runs(&self, change: impl Fn(u64, &mut Vec<Arc<Run>>)) {
         let mut window = self.window.write();
@@ -398,6 +424,7 @@ impl Engine {
         if expired {
             self.remove_file(Kind::Run, merged.file);
         }
+        self.drop_replaced();
         Ok(())
     }
 
@@ -440,6 +467,7 @@ impl Engine {
             manifest.anchor = self.time.anchor(0);
             manifest.holes.retain(|hole| hole.to_ns > horizon);
         })?;
+        self.drop_replaced();
         self.schedule_merge();
         Ok(())
     }
@@ -468,6 +496,7 @@ impl Heartbeat for Engine {
         self.time.record_anchor();
         self.note_segment();
         // What failed before is tried again.
+        self.schedule_space();
         if !self.tools.journal.full_segments().is_empty() {
             self.schedule_seal();
         }

@@ -49,6 +49,8 @@ pub(crate) struct Engine {
     /// Where each shard's filter lies, for prefetches that take no lock.
     hints: Box<[CachePadded<FilterHint>]>,
     tools: Tools,
+    /// Segments that are made ready in advance, at most.
+    most_spares: usize,
     time: time::EngineTime,
     /// Version of the newest catalog; shards that have an older one take it over.
     version: CachePadded<AtomicU64>,
@@ -153,6 +155,7 @@ impl Engine {
         change(&mut catalog);
         let (version, valid_until_ns) = (catalog.version, catalog.valid_until_ns);
         window.catalog = Arc::new(catalog);
+        self.keep_replaced(old);
         self.version.store(version, std::sync::atomic::Ordering::Release);
         // Last: who finds that nothing is due any more must find the new version, or a key would go
         // to a slice that is over and be forgotten early.

@@ -221,6 +221,7 @@ impl Engine {
     /// Lets background work begin, with what opening found to be due.
     pub(super) fn begin_background(&self) {
         self.maintenance.ready.store(true, Release);
+        self.schedule_space();
         self.schedule_seal();
         self.schedule_merge();
         self.schedule_rebuild();

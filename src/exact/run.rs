@@ -63,22 +63,27 @@ pub(crate) struct RunWriter {
     index: Vec<u8>,
 }
 
-/// Bytes written at a time.
-const BUFFER: usize = 1 << 18;
+/// Bytes written at a time, from a multiple of it: a huge page, so that the kernel can keep the file
+/// in such pages and map it with them.
+const BUFFER: usize = 2 << 20;
 
 impl RunWriter {
     /// A file with room for `keys` digests.
     pub(crate) fn create(storage: &dyn Storage, file: u64, slice: u64, keys: u64) -> Result<Self> {
         let name = names::numbered(Kind::Run, file);
+        let len = file_bytes(keys);
+        let mut buffer = Vec::with_capacity(usize::try_from(len).unwrap_or(BUFFER).min(BUFFER));
+        // The header, once it is known.
+        buffer.resize(PAGE, 0);
         Ok(RunWriter {
-            out: storage.create_written(&name, file_bytes(keys))?,
+            out: storage.create_written(&name, len)?,
             file,
             slice,
             path: storage.path(&name),
             pages: pages_for(keys) as usize,
             written: 0,
-            buffer: Vec::with_capacity(BUFFER),
-            offset: PAGE as u64,
+            buffer,
+            offset: 0,
             index: Vec::new(),
         })
     }
@@ -94,27 +99,40 @@ impl RunWriter {
         Ok(())
     }
 
-    /// Writes the buffer, whole pages except at the end of the run.
+    /// Writes the buffer.
     fn flush(&mut self) -> Result<()> {
-        self.buffer.resize(self.buffer.len().next_multiple_of(PAGE), 0);
-        for page in self.buffer.chunks_exact(PAGE) {
-            self.index.extend_from_slice(&page[..8]);
-            self.index.extend_from_slice(&checksum(page).to_le_bytes());
-        }
+        self.index_buffer();
         self.out.write_at(self.offset, &self.buffer)?;
         self.offset += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
     }
 
+    /// Adds the pages in the buffer to the index.
+    fn index_buffer(&mut self) {
+        self.buffer.resize(self.buffer.len().next_multiple_of(PAGE), 0);
+        let header = if self.offset == 0 { PAGE } else { 0 };
+        for page in self.buffer[header..].chunks_exact(PAGE) {
+            self.index.extend_from_slice(&page[..8]);
+            self.index.extend_from_slice(&checksum(page).to_le_bytes());
+        }
+    }
+
     /// Adds index and header. The header counts the digests that came, which may be fewer than there
     /// is room for: repetitions vanish in a merge.
     pub(crate) fn finish(mut self, store: StoreId) -> Result<Run> {
-        self.flush()?;
-        self.out.write_at((PAGE * (1 + self.pages)) as u64, &self.index)?;
+        self.index_buffer();
         let fields = [self.slice, self.written, self.pages as u64, checksum(&self.index), 0, 0];
-        let header = FileHeader { kind: FileKind::Run, store, id: self.file, fields };
-        self.out.write_at(0, &header.encode())?;
+        let header = FileHeader { kind: FileKind::Run, store, id: self.file, fields }.encode();
+        let fits = self.offset == 0;
+        if fits {
+            self.buffer[..header.len()].copy_from_slice(&header);
+        }
+        self.out.write_at(self.offset, &self.buffer)?;
+        self.out.write_at((PAGE * (1 + self.pages)) as u64, &self.index)?;
+        if !fits {
+            self.out.write_at(0, &header)?;
+        }
         // The manifest will name it, and what it was made of goes.
         self.out.sync()?;
         let region = self.out.map()?;

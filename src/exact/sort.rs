@@ -3,24 +3,31 @@
 use crate::digest::Digest;
 
 /// Average number of digests in a group.
-const GROUP: usize = 8;
+const GROUP: usize = 2;
 /// Below this the standard sort is as good.
 const SMALL: usize = 512;
+/// Digests may be moved so many places on average by the last pass; with more they are not uniform.
+const MOST_MOVES: usize = 8;
 
 /// Sorts and removes repetitions. `scratch` is working memory, its content does not matter.
 ///
-/// O(n) for uniform digests: one distribution by the leading bits that differ, then a sort of each
-/// group; O(n log n) for any others.
+/// O(n) for uniform digests: one distribution by the leading bits that differ, then one pass of
+/// insertion over what is nearly sorted; O(n log n) for any others.
 pub(crate) fn sort_unique(digests: &mut Vec<Digest>, scratch: &mut Vec<Digest>) {
     if digests.len() >= SMALL {
         distribute(digests, scratch);
+        std::mem::swap(digests, scratch);
+        if !insertion_sort(digests) {
+            digests.sort_unstable();
+        }
     } else {
         digests.sort_unstable();
     }
     digests.dedup();
 }
 
-fn distribute(digests: &mut [Digest], scratch: &mut Vec<Digest>) {
+/// Writes the digests to `out`, those of smaller groups first.
+fn distribute(digests: &[Digest], out: &mut Vec<Digest>) {
     let (least, most) =
         digests.iter().fold((u64::MAX, 0), |(least, most), d| (least.min(d.hi), most.max(d.hi)));
     let groups = (digests.len() / GROUP).next_power_of_two();
@@ -31,39 +38,39 @@ fn distribute(digests: &mut [Digest], scratch: &mut Vec<Digest>) {
     let group = |d: &Digest| {
         (((u128::from(d.hi - least) * u128::from(scale)) >> 64) as usize).min(groups - 1)
     };
-    let mut starts = vec![0_u32; groups + 1];
-    for digest in digests.iter() {
-        starts[group(digest) + 1] += 1;
+    let mut next = vec![0_u32; groups];
+    for digest in digests {
+        next[group(digest)] += 1;
     }
-    for at in 1..=groups {
-        starts[at] += starts[at - 1];
+    let mut start = 0;
+    for next in &mut next {
+        start += std::mem::replace(next, start);
     }
-    scratch.clear();
-    scratch.resize(digests.len(), Digest { hi: 0, lo: 0 });
-    let mut next = starts.clone();
-    for digest in digests.iter() {
+    out.resize(digests.len(), Digest { hi: 0, lo: 0 });
+    for digest in digests {
         let at = &mut next[group(digest)];
-        scratch[*at as usize] = *digest;
+        out[*at as usize] = *digest;
         *at += 1;
     }
-    for bounds in starts.windows(2) {
-        let group = &mut scratch[bounds[0] as usize..bounds[1] as usize];
-        // Groups are a few digests, unless the digests are not uniform.
-        if group.len() <= 4 * GROUP { insertion_sort(group) } else { group.sort_unstable() }
-    }
-    digests.copy_from_slice(scratch);
 }
 
-fn insertion_sort(group: &mut [Digest]) {
-    for at in 1..group.len() {
-        let digest = group[at];
+/// Sorts what is nearly sorted; gives up when it is not.
+fn insertion_sort(digests: &mut [Digest]) -> bool {
+    let mut moves = digests.len() * MOST_MOVES;
+    for at in 1..digests.len() {
+        let digest = digests[at];
         let mut place = at;
-        while place > 0 && group[place - 1] > digest {
-            group[place] = group[place - 1];
+        while place > 0 && digests[place - 1] > digest {
+            digests[place] = digests[place - 1];
             place -= 1;
         }
-        group[place] = digest;
+        digests[place] = digest;
+        match moves.checked_sub(at - place) {
+            Some(left) => moves = left,
+            None => return false,
+        }
     }
+    true
 }
 
 #[cfg(test)]

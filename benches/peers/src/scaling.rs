@@ -128,7 +128,7 @@ pub(crate) fn child(mut args: Args) -> Result<()> {
     }
     let contestant = contestants::build(&name, live, &dir)?;
     let mut stream = Stream::new(SEED, live, 20, Repeat::EarlierChunks);
-    let (len, mut chunk) = (stream.part(8), Chunk::default());
+    let (len, mut chunk) = (stream.part(2), Chunk::default());
     let mut run = |stream: &mut Stream| {
         stream.fill(len, &mut chunk);
         let (took, answers) = run_threads(&*contestant, &chunk, batch, threads);

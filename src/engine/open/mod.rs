@@ -227,6 +227,7 @@ impl Opening {
             shards,
             hints,
             tools,
+            most_spares: sizes.most_spares,
             time,
             version: CachePadded::new(AtomicU64::new(1)),
             window: RwLock::new(Window { timeline, catalog }),
