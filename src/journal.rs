@@ -270,12 +270,12 @@ impl Journal {
     }
 
     /// Makes sure that the next segments are there and their pages are in memory, so that nobody
-    /// waits for them: twice as many as were put to use since the last time, `most` at most. For the
+    /// waits for them: as many as were put to use since the last time, `most` at most. For the
     /// background. They are named together, because that takes syncs.
     pub(crate) fn prepare_spares(&self, most: usize) -> Result<()> {
         let missing = {
             let mut segments = self.segments.lock();
-            let wanted = (2 * std::mem::take(&mut segments.begun)).clamp(1, most);
+            let wanted = std::mem::take(&mut segments.begun).clamp(1, most);
             let whole = |spare: &&Arc<Segment>| spare.untaken() == self.segment_chunks;
             wanted.saturating_sub(segments.spare.iter().filter(whole).count())
         };

@@ -60,7 +60,7 @@ const SEGMENTS_PER_WINDOW: u64 = 48;
 /// Segments at a time beside those that are ready: one being filled, and some waiting to be sealed.
 const SEGMENTS: u64 = 4;
 /// Segments that are ready: so many of a middling size, fewer of very small and very large ones.
-const MOST_SPARES: usize = 4;
+const MOST_SPARES: usize = 3;
 const FEW_SPARES: usize = 2;
 /// From here on segments are large.
 const LARGE_SEGMENT: u64 = 8 << 20;

@@ -350,19 +350,24 @@ impl Engine {
         };
         let target = shard.current();
         let earlier = std::mem::take(&mut suspects.waiting);
+        let mut new = 0;
         for number in keys {
             let digest = group.digests[number];
             match shard.mark_if_new(&self.tools, call, digest, target) {
-                Ok(None) => {}
+                Ok(None) => new += 1,
                 Ok(Some(columns)) => {
                     shard.prefetch_fences(digest, columns);
                     suspects.columns[number] = columns;
                     suspects.keys.add(number);
                     suspects.waiting.add(number);
                 }
-                Err(error) => return decided.fail_all(group.first, keys.from(number), error),
+                Err(error) => {
+                    decided.fail_all(group.first, keys.from(number), error);
+                    break;
+                }
             }
         }
+        shard.count_new(target, new);
         // What was found in the shard before has arrived by now.
         for number in earlier {
             shard.prefetch_pages(group.digests[number], suspects.columns[number]);

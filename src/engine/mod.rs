@@ -231,6 +231,7 @@ impl Engine {
         let target = shard.current();
         match shard.mark_if_new(&self.tools, &mut call, digest, target) {
             Ok(None) => {
+                shard.count_new(target, 1);
                 drop(shard);
                 self.finish(call).map(|()| Verdict::New)
             }

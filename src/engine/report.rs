@@ -105,7 +105,7 @@ impl Engine {
 
 fn add_shard(stats: &mut Stats, shard: &Shard) {
     let counters = &shard.counters;
-    stats.new += counters.new;
+    stats.new += shard.new;
     stats.duplicate += counters.duplicate;
     stats.too_old += counters.too_old;
     stats.in_flight += counters.in_flight;

@@ -63,9 +63,9 @@ pub(crate) struct RunWriter {
     index: Vec<u8>,
 }
 
-/// Bytes written at a time, from a multiple of it: a huge page, so that the kernel can keep the file
-/// in such pages and map it with them.
-const BUFFER: usize = 2 << 20;
+/// Bytes written at a time, from a multiple of it on, so that the kernel can keep the file in large
+/// pages.
+const BUFFER: usize = 1 << 19;
 
 impl RunWriter {
     /// A file with room for `keys` digests.

@@ -16,27 +16,30 @@ const AHEAD: usize = 16;
 /// Records between the one that is indexed and the one whose bucket is fetched.
 const BUCKETS_AHEAD: usize = 16;
 
+/// The order of the fields is their order in memory: what an append reads and writes is first.
+#[repr(C)]
 pub(crate) struct Active {
+    /// The chunk that is written now.
+    tail: Option<OpenChunk>,
+    /// Columns of the slices that have records here.
+    columns: u64,
     pub(crate) segment: Arc<Segment>,
     /// Chunks of digests in the order in which they were taken; the position of a record is the
     /// place of its chunk in this list, times the slots of a chunk, plus its slot.
     chunks: Vec<(u32, u64)>,
-    /// The chunk that is written now.
-    tail: Option<OpenChunk>,
     /// Those of other slices that are being filled.
     others: Vec<OpenChunk>,
     control: Option<(u32, Cursor)>,
     index: Index,
-    /// Columns of the slices that have records here.
-    columns: u64,
 }
 
+#[repr(C)]
 struct OpenChunk {
+    next_slot: usize,
     slice: u64,
+    page: Region,
     /// Its place in the list of chunks.
     local: usize,
-    page: Region,
-    next_slot: usize,
 }
 
 impl OpenChunk {
@@ -102,7 +105,9 @@ impl Active {
         chunk::write_digest(chunk, slot, digest);
         // The line after the next is on its way when its turn comes.
         prefetch(&chunk[(2 * slot + AHEAD) % chunk.len()]);
-        self.columns |= 1 << column;
+        if self.columns >> column & 1 == 0 {
+            self.columns |= 1 << column;
+        }
         if slot + 1 == SLOTS {
             self.index_tail();
         }

@@ -244,7 +244,7 @@ impl Shard {
         let claim = held.remove();
         let committed = Record::Commit { token };
         let done = match target {
-            Some(target) => self.record(tools, call, digest, target, None).map(|()| {
+            Some(target) => self.record(tools, call, digest, target).map(|()| {
                 // The key is live from here on; should this fail, recovery comes to the same result.
                 let _ = self.journal_control(tools, call, &committed);
             }),

@@ -1,7 +1,7 @@
 //! One shard: its part of the filter, its unsealed records, its claims. Decides verdicts.
 //!
 //! Everything here runs under the shard's lock. The order "journal, then publish" is decided in
-//! [`Shard::record`]: a digest is in the journal before the filter shows it, and both before the
+//! [`Shard::make_known`]: a digest is in the journal before the filter shows it, and both before the
 //! caller hears of it.
 
 pub(crate) mod active;
@@ -73,9 +73,9 @@ pub(crate) struct Call {
     pub(crate) must_sync: bool,
 }
 
+/// What happened in a shard since the store was opened, beside new keys.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counters {
-    pub(crate) new: u64,
     pub(crate) duplicate: u64,
     pub(crate) too_old: u64,
     pub(crate) in_flight: u64,
@@ -88,27 +88,33 @@ pub(crate) struct Counters {
     pub(crate) filter_false_positive: u64,
 }
 
+/// The order of the fields is their order in memory, and the lock is before them: what every new key
+/// writes lies in one line with it. Lines that are only read stay in the caches of all cores.
+#[repr(C)]
 pub(crate) struct Shard {
     pub(crate) catalog: Arc<Catalog>,
+    /// Keys recorded since the store was opened, by slice: the one counted last.
+    counted: (u64, i64),
+    /// New keys since the store was opened.
+    pub(crate) new: u64,
+    pub(crate) active: Option<Active>,
     /// `None` while it is rebuilt from nothing: every slice is suspected then.
     pub(crate) filter: Option<Filter>,
-    /// The filter that will replace it; gets every new key too.
-    pub(crate) building: Option<Filter>,
-    pub(crate) active: Option<Active>,
-    /// Full, waiting to be sealed; oldest first.
-    pub(crate) frozen: Vec<Arc<Active>>,
     pub(crate) claims: DigestMap<ClaimState>,
     /// Forgotten digests.
     pub(crate) tombstones: DigestMap<Tombstone>,
-    /// Keys recorded since the store was opened, by slice; the one counted last, and the others.
-    counted: (u64, i64),
+    pub(crate) closed: bool,
+    pub(crate) counters: Counters,
+    /// The filter that will replace the one in use; gets every new key too.
+    pub(crate) building: Option<Filter>,
+    /// Full, waiting to be sealed; oldest first.
+    pub(crate) frozen: Vec<Arc<Active>>,
+    /// Keys recorded in other slices than the one counted last.
     counted_before: Vec<(u64, i64)>,
     /// What was recorded again in segments that are not sealed yet.
     refreshed: Vec<refresh::Refreshed>,
-    pub(crate) counters: Counters,
     /// Marks that are not on the disk yet, oldest first.
     pending: VecDeque<Pending>,
-    pub(crate) closed: bool,
 }
 
 /// The slice a new key goes to.
@@ -131,6 +137,7 @@ impl Shard {
             counted: (0, 0),
             counted_before: Vec::new(),
             refreshed: Vec::new(),
+            new: 0,
             counters: Counters::default(),
             pending: VecDeque::new(),
             closed: false,
@@ -216,6 +223,7 @@ impl Shard {
     }
 
     /// Marks a key of which the filter alone can say that it is new; else the columns to look in.
+    /// The caller counts what was marked, many keys at a time.
     #[inline(always)]
     pub(crate) fn mark_if_new(
         &mut self,
@@ -231,7 +239,7 @@ impl Shard {
         if mask != 0 || !self.claims.is_empty() {
             return Ok(Some(mask));
         }
-        self.record(tools, call, digest, target, Some(place))?;
+        self.make_known(tools, call, digest, target, Some(place))?;
         Ok(None)
     }
 
@@ -270,16 +278,36 @@ impl Shard {
             self.displace_claim(tools, call, digest, now_ns)?;
         }
         let Some(seen) = self.find_counted(digest, mask)? else {
-            self.record(tools, call, digest, target, None)?;
+            self.record(tools, call, digest, target)?;
             return Ok(Verdict::New);
         };
         self.seen_again(tools, call, digest, seen, target)?;
         Ok(Verdict::Duplicate)
     }
 
+    /// Marks a key and counts it.
+    pub(crate) fn record(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        digest: Digest,
+        target: Target,
+    ) -> Result<()> {
+        self.make_known(tools, call, digest, target, None)?;
+        self.count_new(target, 1);
+        Ok(())
+    }
+
+    /// Counts keys that were made known.
+    #[inline(always)]
+    pub(crate) fn count_new(&mut self, target: Target, keys: u32) {
+        self.count(target.slice, i64::from(keys));
+        self.new += u64::from(keys);
+    }
+
     /// The one place where a key becomes known: journal, then publish.
     #[inline(always)]
-    pub(crate) fn record(
+    fn make_known(
         &mut self,
         tools: &Tools,
         call: &mut Call,
@@ -293,8 +321,6 @@ impl Shard {
             self.journal_new(tools, call, digest, target)?;
         }
         self.publish(digest, target, place);
-        self.count(target.slice, 1);
-        self.counters.new += 1;
         Ok(())
     }
 

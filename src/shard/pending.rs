@@ -77,7 +77,7 @@ impl Shard {
                 self.take_out(digest, slice);
                 self.count(slice, -1);
                 tools.quota.give_back(1);
-                self.counters.new = self.counters.new.saturating_sub(1);
+                self.new = self.new.saturating_sub(1);
                 if let Some(tombstone) = tombstone {
                     let record = Record::Tombstone { digest, slice: tombstone.newest };
                     self.journal_undo(tools, &record);

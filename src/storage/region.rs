@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 /// A fixed range of zero-initialized or mapped memory. Clones share it; it is released with the
 /// last clone.
 #[derive(Clone)]
+#[repr(C)]
 pub(crate) struct Region {
     base: NonNull<u8>,
     len: usize,
