@@ -228,20 +228,24 @@ pub(crate) fn commit_batch(
 /// first error.
 fn commit_of_one_store(guards: &[ClaimGuard], first: usize, failed: &mut Vec<Option<Error>>) {
     let engine = &guards[first].engine;
-    let mut places = Vec::with_capacity(guards.len() - first);
     let mut claims = Vec::with_capacity(guards.len() - first);
+    // Places of the guards, once there was one of another store.
+    let mut places = Vec::new();
     for (place, guard) in guards.iter().enumerate().skip(first) {
         if Arc::ptr_eq(&guard.engine, engine) {
             guard.settled.store(true, Ordering::Relaxed);
-            places.push(place);
             claims.push((guard.digest, guard.token));
+            if !places.is_empty() {
+                places.push(place);
+            }
+        } else if places.is_empty() {
+            places.extend(first..place);
         }
     }
-    engine.commit_batch(&claims, |at, result| {
-        if let Err(error) = result {
-            failed.resize_with(guards.len(), || None);
-            failed[places[at]] = Some(error);
-        }
+    engine.commit_batch(&claims, |at, error| {
+        let place = places.get(at).copied().unwrap_or(first + at);
+        failed.resize_with(guards.len(), || None);
+        failed[place] = Some(error);
     });
 }
 

@@ -18,10 +18,12 @@ use crate::format::record;
 use crate::format::{PAGE, StoreId};
 use crate::ledger::Ledger;
 use crate::storage::{Advice, Region, Storage};
-use crate::sync::{AtomicI64, AtomicU32, Mutex};
+use crate::sync::{AtomicBool, AtomicI64, AtomicU32, Mutex};
 
 /// Most chunks of a segment: a shard's index can number the records of all of them.
 pub(crate) const MAX_CHUNKS: u32 = (MAX_POSITIONS / SLOTS - 1) as u32;
+
+const HUGE_PAGE: u64 = 2 << 20;
 
 /// Where the header page counts the tombstones of the segment.
 const TOMBSTONES_AT: usize = 1024;
@@ -35,18 +37,23 @@ pub(crate) struct Segment {
     region: Region,
     chunks: u32,
     next: AtomicU32,
+    /// Its pages are in memory.
+    populated: AtomicBool,
 }
 
 impl Segment {
     fn create(storage: &dyn Storage, store: StoreId, id: u64, chunks: u32) -> Result<Self> {
         let len = (u64::from(chunks) + 1) * PAGE as u64;
         let region = storage.create(&names::numbered(Kind::Journal, id), len)?;
-        // Before the first page is touched, which decides how the kernel keeps its neighbours.
-        region.advise(Advice::HugePages);
+        if len >= HUGE_PAGE {
+            // Before the first page is touched, which decides how the kernel keeps its neighbours.
+            region.advise(Advice::HugePages);
+        }
         let fields = [u64::from(chunks), 0, 0, 0, 0, 0];
         let header = FileHeader { kind: FileKind::Journal, store, id, fields };
         region.write_bytes(0, &header.encode());
-        Ok(Segment { id, region, chunks, next: AtomicU32::new(0) })
+        let (next, populated) = (AtomicU32::new(0), AtomicBool::new(false));
+        Ok(Segment { id, region, chunks, next, populated })
     }
 
     /// Maps an existing segment for reading.
@@ -66,7 +73,8 @@ impl Segment {
             return Err(damaged("it is shorter than its header says"));
         }
         let chunks = chunks as u32;
-        Ok(Segment { id, region, chunks, next: AtomicU32::new(chunks) })
+        let (next, populated) = (AtomicU32::new(chunks), AtomicBool::new(true));
+        Ok(Segment { id, region, chunks, next, populated })
     }
 
     #[inline]
@@ -128,6 +136,19 @@ impl Segment {
 
     pub(crate) fn region(&self) -> &Region {
         &self.region
+    }
+
+    /// Brings its pages in, so that who fills it does not wait for them.
+    fn populate(&self) {
+        if !self.populated.swap(true, AcqRel) {
+            self.region.advise(Advice::PopulateWrite);
+        }
+    }
+
+    /// Bytes of it that are in memory, about.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let in_use = self.populated.load(Acquire) || self.next.load(Acquire) > 0;
+        if in_use { self.region.len() as u64 } else { PAGE as u64 }
     }
 
     fn take(&self) -> Option<u32> {
@@ -269,21 +290,36 @@ impl Journal {
         self.ledger.update(|manifest| manifest.journals.extend(ids))
     }
 
-    /// Makes sure that the next segments are there and their pages are in memory, so that nobody
-    /// waits for them: as many as were put to use since the last time, `most` at most. For the
-    /// background. They are named together, because that takes syncs.
+    /// Makes sure that the next segments are there, so that nobody waits for them, and the pages of
+    /// the very next one in memory: twice as many as were put to use since the last time, `most` at
+    /// most. For the background. They are named together, because that takes syncs.
     pub(crate) fn prepare_spares(&self, most: usize) -> Result<()> {
         let missing = {
             let mut segments = self.segments.lock();
-            let wanted = std::mem::take(&mut segments.begun).clamp(1, most);
-            let whole = |spare: &&Arc<Segment>| spare.untaken() == self.segment_chunks;
-            wanted.saturating_sub(segments.spare.iter().filter(whole).count())
+            let wanted = (2 * std::mem::take(&mut segments.begun)).clamp(1, most);
+            wanted.saturating_sub(segments.spare.len())
         };
-        if missing == 0 {
-            return Ok(());
+        let created = self.create_some(missing)?;
+        if !created.is_empty() {
+            self.name(&created.iter().map(|segment| segment.id).collect::<Vec<_>>())?;
         }
+        let next = {
+            let mut segments = self.segments.lock();
+            let free: i64 = created.iter().map(|segment| i64::from(segment.chunks)).sum();
+            self.free.fetch_add(free, AcqRel);
+            segments.spare.extend(created.into_iter().map(Arc::new));
+            segments.spare.front().cloned()
+        };
+        if let Some(next) = next {
+            next.populate();
+        }
+        Ok(())
+    }
+
+    /// Segments that are not named yet; at least one, unless `count` is zero.
+    fn create_some(&self, count: usize) -> Result<Vec<Segment>> {
         let mut created = Vec::new();
-        for _ in 0..missing {
+        for _ in 0..count {
             match self.create() {
                 Ok(segment) => created.push(segment),
                 // Fewer will do.
@@ -291,14 +327,7 @@ impl Journal {
                 Err(error) => return Err(error),
             }
         }
-        self.name(&created.iter().map(|segment| segment.id).collect::<Vec<_>>())?;
-        for segment in created {
-            segment.region.advise(Advice::PopulateWrite);
-            let mut segments = self.segments.lock();
-            self.free.fetch_add(i64::from(segment.chunks), AcqRel);
-            segments.spare.push_back(Arc::new(segment));
-        }
-        Ok(())
+        Ok(created)
     }
 
     /// Segments that hold records and are not sealed.

@@ -58,12 +58,9 @@ pub(crate) const MERGE_AT: usize = 8;
 /// Segments hold this part of the expected keys, so that a slice has a few sealed parts.
 const SEGMENTS_PER_WINDOW: u64 = 48;
 /// Segments at a time beside those that are ready: one being filled, and some waiting to be sealed.
-const SEGMENTS: u64 = 4;
-/// Segments that are ready: so many of a middling size, fewer of very small and very large ones.
+const SEGMENTS: u64 = 5;
+/// Segments that are ready, at most: several small ones, which are filled faster than files are made.
 const MOST_SPARES: usize = 3;
-const FEW_SPARES: usize = 2;
-/// From here on segments are large.
-const LARGE_SEGMENT: u64 = 8 << 20;
 const HUGE_PAGE: u64 = 2 << 20;
 /// Logs at a time: one being written, one ready, and those whose records are being sealed.
 const LOGS: u64 = 5;
@@ -84,11 +81,11 @@ impl Sizes {
             segment_chunks = (segment_bytes / PAGE as u64 - 1) as u32;
             segment_chunks = segment_chunks.min(journal::MAX_CHUNKS);
         }
-        let small = segment_keys == MIN_SEGMENT_KEYS || segment_bytes >= LARGE_SEGMENT;
+        let small = segment_bytes < HUGE_PAGE && segment_keys > MIN_SEGMENT_KEYS;
         Sizes {
             segment_keys,
             segment_chunks,
-            most_spares: if small { FEW_SPARES } else { MOST_SPARES },
+            most_spares: if small { MOST_SPARES } else { 1 },
             index_records: (segment_keys as usize / shards).max(64),
             log_bytes: match config.durability {
                 // Only what is forgotten is logged.

@@ -60,15 +60,27 @@ impl Replay {
                 Tombstone::revive(&mut self.tombstones, digest, slice)
             }
             Record::Claim { digest, token, deadline_ns, event_ns, note } => {
-                self.tokens.insert(token, digest);
                 let note = note.into_owned();
-                let claim = OpenClaim { token, deadline_ns, event_ns, note };
-                self.claims.insert(digest, claim);
+                self.begin(digest, OpenClaim { token, deadline_ns, event_ns, note });
+            }
+            Record::Claims { first, deadline_ns, digests } => {
+                for (token, digest) in (first..).zip(digests.iter()) {
+                    let (event_ns, note) = (None, Vec::new());
+                    self.begin(*digest, OpenClaim { token, deadline_ns, event_ns, note });
+                }
             }
             Record::Commit { token } | Record::Abandon { token } => self.end(token),
+            Record::Commits { first, count } => {
+                (0..count).for_each(|number| self.end(first.wrapping_add(number)));
+            }
             // Side values come with the releases that write them.
             Record::Value { .. } => {}
         }
+    }
+
+    fn begin(&mut self, digest: Digest, claim: OpenClaim) {
+        self.tokens.insert(claim.token, digest);
+        self.claims.insert(digest, claim);
     }
 
     /// Ends a claim, unless another one has taken its place.

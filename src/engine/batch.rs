@@ -420,25 +420,59 @@ impl Engine {
 
     /// Calls `work` for each digest of a batch with its place in the batch, in groups, shard by
     /// shard. Ends at the first error.
-    pub(super) fn for_each_of_batch(
+    fn for_each_of_batch(
+        &self,
+        digests: impl Iterator<Item = Digest>,
+        mut work: impl FnMut(&mut Shard, usize, Digest) -> Result<()>,
+    ) -> Result<()> {
+        self.for_each_visit(digests, |shard, mut keys| {
+            keys.try_for_each(|(at, digest)| work(shard, at, digest))
+        })
+    }
+
+    /// Calls `work` with each shard and what of a group of the batch is its own. Ends at the first
+    /// error.
+    pub(super) fn for_each_visit(
         &self,
         mut digests: impl Iterator<Item = Digest>,
-        mut work: impl FnMut(&mut Shard, usize, Digest) -> Result<()>,
+        mut work: impl FnMut(&mut Shard, Visit<'_>) -> Result<()>,
     ) -> Result<()> {
         let mut done = Ok(());
         self.for_each_group(&mut digests, |group| {
-            self.for_each_shard(group, group.keys(), false, |shard, mut keys| {
+            self.for_each_shard(group, group.keys(), false, |shard, keys| {
                 if done.is_ok() {
-                    done = shard.and_then(|shard| {
-                        keys.try_for_each(|number| {
-                            work(shard, group.first + number, group.digests[number])
-                        })
-                    });
+                    done = shard.and_then(|shard| work(shard, Visit { group, keys }));
                 }
             });
             done.is_ok()
         });
         done
+    }
+}
+
+/// Keys of one shard in a group, each with its place in the batch.
+#[derive(Clone, Copy)]
+pub(super) struct Visit<'a> {
+    group: &'a Group,
+    keys: Keys,
+}
+
+const _: () = assert!(GROUP <= crate::format::record::MOST_CLAIMS);
+
+impl Visit<'_> {
+    /// The digest at a place of the batch that is in this visit.
+    pub(super) fn digest(&self, at: usize) -> Digest {
+        self.group.digests[at - self.group.first]
+    }
+}
+
+impl Iterator for Visit<'_> {
+    type Item = (usize, Digest);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Self::Item> {
+        let number = self.keys.next()?;
+        Some((self.group.first + number, self.group.digests[number]))
     }
 }
 

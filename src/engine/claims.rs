@@ -7,6 +7,7 @@ use super::Engine;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::shard::control::{ClaimAnswer, ClaimRequest};
+use crate::shard::together::Terms;
 use crate::shard::{Call, Shard, Target};
 use crate::stats::ClaimInfo;
 use crate::sync::{AtomicU64, AtomicUsize, Condvar, Mutex};
@@ -48,7 +49,12 @@ impl Claims {
     }
 
     fn token(&self) -> u64 {
-        self.next_token.fetch_add(1, Relaxed)
+        self.tokens(1)
+    }
+
+    /// Sets tokens aside; returns the first.
+    fn tokens(&self, count: usize) -> u64 {
+        self.next_token.fetch_add(count as u64, Relaxed)
     }
 
     /// Wakes those who wait for a claim to end.
@@ -81,6 +87,14 @@ impl Waiter<'_> {
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, AcqRel);
+    }
+}
+
+fn attempt(answer: ClaimAnswer, digest: Digest, token: u64) -> Attempt {
+    match answer {
+        ClaimAnswer::Granted => Attempt::Granted(Grant { digest, token }),
+        ClaimAnswer::InFlight(lease_left) => Attempt::InFlight { lease_left },
+        ClaimAnswer::Duplicate => Attempt::Duplicate,
     }
 }
 
@@ -129,11 +143,7 @@ impl Engine {
             token = self.claims.token();
             token
         })?;
-        Ok(match answer {
-            ClaimAnswer::Granted => Attempt::Granted(Grant { digest: request.digest, token }),
-            ClaimAnswer::InFlight(lease_left) => Attempt::InFlight { lease_left },
-            ClaimAnswer::Duplicate => Attempt::Duplicate,
-        })
+        Ok(attempt(answer, request.digest, token))
     }
 
     /// Claims many keys; `answer` gets each key's place and attempt, shard by shard. After an error,
@@ -149,12 +159,18 @@ impl Engine {
         let now_ns = self.time.now();
         let lease_ns = lease_ns.unwrap_or(self.config.lease_ns);
         let mut call = self.begin()?;
-        let result = self.for_each_of_batch(digests, |shard, at, digest| {
-            let request = ClaimRequest { digest, now_ns, lease_ns, event_ns: None, note: &[] };
-            let target = shard.current();
-            answer(at, self.claim_in(shard, &mut call, &request, target)?);
-            Ok(())
+        // Counted in advance: who believes that a claim is held only looks more closely.
+        let (len, held) = (digests.len(), &self.tools.claims_held);
+        held.fetch_add(len, AcqRel);
+        let next_token = self.claims.tokens(len);
+        let mut terms = Terms { now_ns, lease_ns, next_token, granted: 0 };
+        let result = self.for_each_visit(digests, |shard, keys| {
+            shard.claim_together(&self.tools, &mut call, &mut terms, keys, |at, given, token| {
+                let digest = keys.digest(at);
+                answer(at, attempt(given, digest, token));
+            })
         });
+        held.fetch_sub(len - terms.granted, AcqRel);
         result.and(self.finish(call))
     }
 
@@ -197,11 +213,11 @@ impl Engine {
         }
     }
 
-    /// Commits many claims of this store; `answer` gets place and result, shard by shard.
+    /// Commits many claims of this store; `failed` gets place and error of those that were not.
     pub(crate) fn commit_batch(
         &self,
         claims: &[(Digest, u64)],
-        mut answer: impl FnMut(usize, Result<()>),
+        mut failed: impl FnMut(usize, Error),
     ) {
         if !self.config.event_time {
             self.tick();
@@ -209,23 +225,28 @@ impl Engine {
         let mut call = match self.begin() {
             Ok(call) => call,
             Err(error) => {
-                return (0..claims.len()).for_each(|at| answer(at, Err(error.again())));
+                return (0..claims.len()).for_each(|at| failed(at, error.again()));
             }
         };
-        let mut results: Vec<Option<Result<()>>> = claims.iter().map(|_| None).collect();
+        let mut refused = Vec::new();
         let digests = claims.iter().map(|(digest, _)| *digest);
-        let whole = self.for_each_of_batch(digests, |shard, at, digest| {
-            let (_, token) = claims[at];
-            let target = self.commit_target(shard, digest);
-            results[at] = Some(shard.commit(&self.tools, &mut call, digest, token, target));
+        let target_of = |shard: &Shard, digest| self.commit_target(shard, digest);
+        let whole = self.for_each_visit(digests, |shard, keys| {
+            let keys = keys.map(|(at, digest)| (at, digest, claims[at].1));
+            let note = |at, error| refused.push((at, error));
+            shard.commit_together(&self.tools, &mut call, keys, target_of, note);
             Ok(())
         });
         let synced = whole.and(self.finish(call));
         self.claims.changed();
-        for (at, result) in results.into_iter().enumerate() {
-            let failed = || synced.as_ref().map_err(Error::again).copied();
-            answer(at, result.unwrap_or(Ok(())).and_then(|()| failed()));
+        if let Err(error) = synced {
+            for at in 0..claims.len() {
+                if refused.iter().all(|(refused, _)| *refused != at) {
+                    failed(at, error.again());
+                }
+            }
         }
+        refused.into_iter().for_each(|(at, error)| failed(at, error));
     }
 
     pub(crate) fn abandon(&self, digest: Digest, token: u64) {

@@ -39,7 +39,7 @@ impl Engine {
         let runs = catalog.slices.iter().flat_map(|slice| &slice.runs);
         stats.memory_bytes += runs.map(|run| run.index_bytes()).sum::<u64>();
         let open = self.tools.journal.open_segments();
-        stats.memory_bytes += open.iter().map(|s| s.region().len() as u64).sum::<u64>();
+        stats.memory_bytes += open.iter().map(|s| s.memory_bytes()).sum::<u64>();
         stats.memory_bytes += self.tools.log.memory_bytes();
         let asked = stats.filter_false_positive + stats.new;
         if asked > 0 {

@@ -15,6 +15,8 @@ const FIRST_WORD: usize = 2;
 const CHUNK_WORDS: usize = PAGE / 8;
 /// Words before a payload: head, digest, three numbers.
 const MOST_FIXED_WORDS: usize = 6;
+/// Claims that one record can hold or end.
+pub(crate) const MOST_CLAIMS: usize = 64;
 /// Longest payload: a record never leaves its chunk.
 pub(crate) const MAX_PAYLOAD: usize = (CHUNK_WORDS - FIRST_WORD - MOST_FIXED_WORDS) * 8;
 
@@ -38,6 +40,10 @@ pub(crate) enum Record<'a> {
     Commit { token: u64 },
     /// The claim was given back.
     Abandon { token: u64 },
+    /// Several claims without notes, with consecutive tokens from `first` on.
+    Claims { first: u64, deadline_ns: i64, digests: Cow<'a, [Digest]> },
+    /// `count` claims with consecutive tokens from `first` on were committed.
+    Commits { first: u64, count: u64 },
     /// A side value of the digest in `slice`; the payload's first byte says of what kind.
     Value { digest: Digest, slice: u64, payload: Cow<'a, [u8]> },
 }
@@ -47,12 +53,15 @@ struct Layout<'a> {
     kind: u8,
     fixed: [u64; MOST_FIXED_WORDS - 1],
     fixed_words: usize,
+    digests: &'a [Digest],
     payload: &'a [u8],
 }
 
 impl Record<'_> {
+    #[inline(always)]
     fn layout(&self) -> Layout<'_> {
         let none: &[u8] = &[];
+        let mut listed: &[Digest] = &[];
         let (kind, fixed, fixed_words, payload) = match self {
             Record::Tombstone { digest, slice } => {
                 (1, [digest.hi, digest.lo, *slice, 0, 0], 3, none)
@@ -68,8 +77,13 @@ impl Record<'_> {
             Record::Value { digest, slice, payload } => {
                 (6, [digest.hi, digest.lo, *slice, 0, 0], 3, &**payload)
             }
+            Record::Claims { first, deadline_ns, digests } => {
+                listed = digests;
+                (8, [*first, deadline_ns.cast_unsigned(), 0, 0, 0], 2, none)
+            }
+            Record::Commits { first, count } => (9, [*first, *count, 0, 0, 0], 2, none),
         };
-        Layout { kind, fixed, fixed_words, payload }
+        Layout { kind, fixed, fixed_words, digests: listed, payload }
     }
 
     /// Whether losing the record could bring a forgotten key back.
@@ -79,10 +93,11 @@ impl Record<'_> {
 
     /// Appends to a list of words, as in a chunk.
     pub(crate) fn write(&self, out: &mut Vec<u64>) {
-        let Layout { kind, fixed, fixed_words, payload } = self.layout();
+        let Layout { kind, fixed, fixed_words, digests, payload } = self.layout();
         let start = out.len();
         out.push(0);
         out.extend_from_slice(&fixed[..fixed_words]);
+        out.extend(digests.iter().flat_map(|digest| [digest.hi, digest.lo]));
         out.extend(payload_words(payload));
         let mut check = Check::new(kind);
         out[start + 1..].iter().for_each(|word| check.add(*word));
@@ -100,16 +115,23 @@ impl Record<'_> {
     }
 
     /// Appends to `chunk` and moves the cursor on; `false` when there is no room.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn append(&self, chunk: &Chunk, cursor: &mut Cursor) -> bool {
-        let Layout { kind, fixed, fixed_words, payload } = self.layout();
-        let words = 1 + fixed_words + payload.len().div_ceil(8);
+        let Layout { kind, fixed, fixed_words, digests, payload } = self.layout();
+        let words = 1 + fixed_words + 2 * digests.len() + payload.len().div_ceil(8);
         let Some(cells) = chunk.get(cursor.0..cursor.0 + words) else { return false };
         let mut check = Check::new(kind);
-        let (fixed_cells, payload_cells) = cells[1..].split_at(fixed_words);
+        let (fixed_cells, more) = cells[1..].split_at(fixed_words);
+        let (digest_cells, payload_cells) = more.split_at(2 * digests.len());
         for (cell, word) in fixed_cells.iter().zip(fixed) {
             check.add(word);
             cell.store(word.to_le(), Relaxed);
+        }
+        for (cells, digest) in digest_cells.chunks_exact(2).zip(digests) {
+            for (cell, word) in cells.iter().zip([digest.hi, digest.lo]) {
+                check.add(word);
+                cell.store(word.to_le(), Relaxed);
+            }
         }
         for (cell, word) in payload_cells.iter().zip(payload_words(payload)) {
             check.add(word);
@@ -226,8 +248,23 @@ fn decode_body(head_word: u64, body: &[u64]) -> Result<Record<'static>, &'static
             event_ns: Some(word(4)?.cast_signed()),
             note: payload(5),
         },
+        8 => Record::Claims {
+            first: word(0)?,
+            deadline_ns: word(1)?.cast_signed(),
+            digests: Cow::Owned(listed_digests(body.get(2..).unwrap_or(&[]))?),
+        },
+        9 if word(1)? <= MOST_CLAIMS as u64 => Record::Commits { first: word(0)?, count: word(1)? },
+        9 => return Err("a record ends more claims than there can be in one"),
         _ => return Err("a record is of an unknown kind"),
     })
+}
+
+fn listed_digests(words: &[u64]) -> Result<Vec<Digest>, &'static str> {
+    let pairs = words.chunks(2).map(|pair| match pair {
+        [hi, lo] => Digest::from_slot(*hi, *lo).ok_or("a record has no digest"),
+        _ => Err("a record has half a digest"),
+    });
+    pairs.collect()
 }
 
 #[cfg(test)]
@@ -262,6 +299,8 @@ mod tests {
             Record::Revived { digest, slice: 2 },
             Record::Commit { token: u64::MAX },
             Record::Abandon { token: 0 },
+            Record::Claims { first: 5, deadline_ns: -6, digests: vec![digest; MOST_CLAIMS].into() },
+            Record::Commits { first: 5, count: MOST_CLAIMS as u64 },
             Record::Value { digest, slice: 4, payload: Cow::Borrowed(b"paid") },
         ];
         for record in &all {

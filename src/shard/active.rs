@@ -210,6 +210,7 @@ impl Active {
     }
 
     /// Appends a control record; `false` when it needs another chunk.
+    #[inline]
     pub(crate) fn append_control(&mut self, record: &Record<'_>) -> bool {
         let Some((number, cursor)) = &mut self.control else { return false };
         if !record.append(self.segment.chunk(*number), cursor) {

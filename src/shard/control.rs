@@ -57,6 +57,7 @@ pub(crate) enum ClaimAnswer {
 
 impl Shard {
     /// Writes a control record to the journal, and to the log if the level asks for it.
+    #[inline]
     pub(super) fn journal_control(
         &mut self,
         tools: &Tools,
@@ -75,6 +76,7 @@ impl Shard {
         Ok(())
     }
 
+    #[inline]
     fn journal_only(&mut self, tools: &Tools, call: &mut Call, record: &Record<'_>) -> Result<()> {
         if self.active.as_mut().is_some_and(|active| active.append_control(record)) {
             return Ok(());
@@ -122,20 +124,35 @@ impl Shard {
         target: Target,
         token: impl FnOnce() -> u64,
     ) -> Result<ClaimAnswer> {
-        let digest = request.digest;
+        let answer = self.may_claim(tools, call, request.digest, request.now_ns, target)?;
+        if let ClaimAnswer::Granted = answer {
+            self.grant(tools, call, request, token())?;
+        }
+        Ok(answer)
+    }
+
+    /// What a claim of the digest is answered; nothing is granted yet.
+    #[inline]
+    pub(super) fn may_claim(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        digest: Digest,
+        now_ns: i64,
+        target: Target,
+    ) -> Result<ClaimAnswer> {
         let held = if self.claims.is_empty() { None } else { self.claims.get(&digest) };
         if let Some(held) = held {
-            if !held.is_expired(request.now_ns) {
-                return Ok(ClaimAnswer::InFlight(held.lease_left(request.now_ns)));
+            if !held.is_expired(now_ns) {
+                return Ok(ClaimAnswer::InFlight(held.lease_left(now_ns)));
             }
-        } else {
-            let mask = self.suspects(digest);
-            if let Some(seen) = self.find_counted(digest, mask)? {
-                self.seen_again(tools, call, digest, seen, target)?;
-                return Ok(ClaimAnswer::Duplicate);
-            }
+            return Ok(ClaimAnswer::Granted);
         }
-        self.grant(tools, call, request, token())?;
+        let mask = self.suspects(digest);
+        if let Some(seen) = self.find_counted(digest, mask)? {
+            self.seen_again(tools, call, digest, seen, target)?;
+            return Ok(ClaimAnswer::Duplicate);
+        }
         Ok(ClaimAnswer::Granted)
     }
 

@@ -8,6 +8,7 @@ pub(crate) mod active;
 pub(crate) mod control;
 mod pending;
 mod refresh;
+pub(crate) mod together;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

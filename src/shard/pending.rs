@@ -30,6 +30,7 @@ pub(crate) enum Mark {
 
 impl Shard {
     /// Notes a mark, where somebody will wait for it.
+    #[inline]
     pub(super) fn note_pending(&mut self, log: &Log, call: &mut Call, digest: Digest, mark: Mark) {
         let waits = log.level() == Level::Sync || matches!(mark, Mark::Forgotten(..));
         if !waits || call.epoch == 0 {
