@@ -59,20 +59,26 @@ pub(crate) struct RunWriter {
     written: u64,
     /// Digests that are not in the file yet, and where they go.
     buffer: Vec<u8>,
+    /// Written when it is as long as this.
+    buffer_bytes: usize,
     offset: u64,
     index: Vec<u8>,
 }
 
 /// Bytes written at a time, from a multiple of it on, so that the kernel can keep the file in large
-/// pages.
-const BUFFER: usize = 1 << 19;
+/// pages; in huge ones, where that memory is small beside the file.
+fn buffer_bytes(file_len: u64) -> usize {
+    let wanted = if file_len >= 16 << 20 { 2 << 20 } else { 1 << 19 };
+    wanted.min(usize::try_from(file_len).unwrap_or(wanted))
+}
 
 impl RunWriter {
     /// A file with room for `keys` digests.
     pub(crate) fn create(storage: &dyn Storage, file: u64, slice: u64, keys: u64) -> Result<Self> {
         let name = names::numbered(Kind::Run, file);
         let len = file_bytes(keys);
-        let mut buffer = Vec::with_capacity(usize::try_from(len).unwrap_or(BUFFER).min(BUFFER));
+        let buffer_bytes = buffer_bytes(len);
+        let mut buffer = Vec::with_capacity(buffer_bytes);
         // The header, once it is known.
         buffer.resize(PAGE, 0);
         Ok(RunWriter {
@@ -83,6 +89,7 @@ impl RunWriter {
             pages: pages_for(keys) as usize,
             written: 0,
             buffer,
+            buffer_bytes,
             offset: 0,
             index: Vec::new(),
         })
@@ -91,7 +98,7 @@ impl RunWriter {
     pub(crate) fn push_all(&mut self, digests: &[Digest]) -> Result<()> {
         for digest in digests {
             self.buffer.extend_from_slice(&slot_bytes(*digest));
-            if self.buffer.len() == BUFFER {
+            if self.buffer.len() == self.buffer_bytes {
                 self.flush()?;
             }
         }
