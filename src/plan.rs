@@ -57,7 +57,8 @@ pub(crate) struct Sizes {
 pub(crate) const MERGE_AT: usize = 8;
 /// Segments hold this part of the expected keys, so that a slice has a few sealed parts.
 const SEGMENTS_PER_WINDOW: u64 = 48;
-/// Segments at a time beside those that are ready: one being filled, and some waiting to be sealed.
+/// Segments at a time beside those that are ready: one being filled, and some waiting to be sealed. One
+/// of those that are ready is in memory, the others only on the disk.
 const SEGMENTS: u64 = 5;
 /// Segments that are ready, at most: several small ones, which are filled faster than files are made.
 const MOST_SPARES: usize = 3;
@@ -81,7 +82,7 @@ impl Sizes {
             segment_chunks = (segment_bytes / PAGE as u64 - 1) as u32;
             segment_chunks = segment_chunks.min(journal::MAX_CHUNKS);
         }
-        let small = segment_bytes < HUGE_PAGE && segment_keys > MIN_SEGMENT_KEYS;
+        let small = segment_bytes < HUGE_PAGE && segment_keys >= 4 * MIN_SEGMENT_KEYS;
         Sizes {
             segment_keys,
             segment_chunks,
@@ -141,7 +142,7 @@ impl Plan {
             / f64::from(columns.lanes())
             / f64::from(config.slices);
         Plan {
-            memory_bytes: grown + segments * (segment + index),
+            memory_bytes: grown + (SEGMENTS + 1) * (segment + index),
             disk_bytes: grown
                 + (segments + 1) * segment
                 + LOGS * sizes.log_bytes
