@@ -162,8 +162,9 @@ impl Builder {
     /// exact meanwhile.
     ///
     /// # Errors
-    /// [`Error::Config`], [`Error::Locked`], [`Error::Mismatch`], [`Error::Version`],
-    /// [`Error::NotAStore`], [`Error::Corrupt`], [`Error::Io`].
+    /// [`crate::Error::Config`], [`crate::Error::Locked`], [`crate::Error::Mismatch`],
+    /// [`crate::Error::Version`], [`crate::Error::NotAStore`], [`crate::Error::Corrupt`],
+    /// [`crate::Error::Io`].
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Dedup> {
         let config = self.settings.validate()?;
         engine::open_dir(config, dir.as_ref()).map(Dedup::from_engine)
@@ -174,8 +175,8 @@ impl Builder {
     /// store's own in any case. Setters called afterwards change them.
     ///
     /// # Errors
-    /// [`Error::NotAStore`] when there is none, [`Error::Unfinished`] when its creation was
-    /// interrupted; [`Error::Version`], [`Error::Corrupt`], [`Error::Io`].
+    /// [`crate::Error::NotAStore`] when there is none, [`crate::Error::Unfinished`] when its creation
+    /// was interrupted; [`crate::Error::Version`], [`crate::Error::Corrupt`], [`crate::Error::Io`].
     pub fn stored(dir: impl AsRef<Path>) -> Result<Builder> {
         offline::stored_settings(dir.as_ref()).map(|settings| Builder { settings })
     }
@@ -204,7 +205,7 @@ impl Builder {
     /// Opens a store that keeps nothing on disk; everything else is the same.
     ///
     /// # Errors
-    /// [`Error::Config`], [`Error::Io`] when memory is refused.
+    /// [`crate::Error::Config`], [`crate::Error::Io`] when memory is refused.
     pub fn in_memory(self) -> Result<Dedup> {
         let config = self.settings.validate()?;
         engine::open_in_memory(config).map(Dedup::from_engine)

@@ -111,7 +111,7 @@ impl Builder {
     /// Memory, disk and files that this configuration takes, before anything is written.
     ///
     /// # Errors
-    /// [`Error::Config`] for a missing or absurd setting.
+    /// [`crate::Error::Config`] for a missing or absurd setting.
     pub fn plan(&self) -> Result<Plan> {
         Ok(Plan::of(&self.settings.validate()?))
     }
