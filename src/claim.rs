@@ -172,7 +172,7 @@ pub(crate) fn claim(
 const WAIT_POLL: Duration = Duration::from_millis(50);
 
 pub(crate) fn claim_wait(engine: &Arc<Engine>, digest: Digest, deadline: Instant) -> Result<Claim> {
-    let waiter = engine.waiter();
+    let waiter = engine.waiter()?;
     loop {
         let epoch = waiter.epoch();
         let attempt = engine.claim(digest, None, None, &[])?;

@@ -60,6 +60,7 @@ pub(crate) struct Settings {
     pub(crate) max_event_lead: Duration,
     pub(crate) lease: Duration,
     pub(crate) lock_wait: Duration,
+    pub(crate) any_filesystem: bool,
     pub(crate) shards: Option<usize>,
     pub(crate) clock: ClockSource,
 }
@@ -98,6 +99,7 @@ impl Default for Builder {
                 max_event_lead: Duration::from_secs(60),
                 lease: Duration::from_secs(30),
                 lock_wait: Duration::ZERO,
+                any_filesystem: false,
                 shards: None,
                 clock: ClockSource::system(),
             },
@@ -190,6 +192,14 @@ impl Builder {
         self
     }
 
+    /// Whether a store may lie on a network or copy-on-write file system (or on FUSE, which may be
+    /// either); [`Error::Filesystem`] otherwise, and by default. On a network file system two machines
+    /// must never have the store open; on a copy-on-write one, a full disk can kill the process.
+    pub fn allow_any_filesystem(mut self, allow: bool) -> Self {
+        self.settings.any_filesystem = allow;
+        self
+    }
+
     /// Number of locks, rounded up to a power of two; by default four a core, fewer for small
     /// stores. May change on reopening (the filter is then rebuilt).
     pub fn shards(mut self, shards: usize) -> Self {
@@ -222,6 +232,7 @@ pub(crate) struct Config {
     pub(crate) max_event_lead: Duration,
     pub(crate) lease_ns: i64,
     pub(crate) lock_wait: Duration,
+    pub(crate) any_filesystem: bool,
     /// log2 of the number of shards.
     pub(crate) shard_bits: u32,
     pub(crate) clock: ClockSource,
@@ -289,6 +300,7 @@ impl Settings {
             max_event_lead: self.max_event_lead,
             lease_ns: nanos(self.lease),
             lock_wait: self.lock_wait,
+            any_filesystem: self.any_filesystem,
             shard_bits: self.shard_count().ilog2(),
             clock: self.clock.clone(),
         }

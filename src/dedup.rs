@@ -163,8 +163,8 @@ impl Builder {
     ///
     /// # Errors
     /// [`crate::Error::Config`], [`crate::Error::Locked`], [`crate::Error::Mismatch`],
-    /// [`crate::Error::Version`], [`crate::Error::NotAStore`], [`crate::Error::Corrupt`],
-    /// [`crate::Error::Io`].
+    /// [`crate::Error::Version`], [`crate::Error::NotAStore`],
+    /// [`crate::Error::Filesystem`], [`crate::Error::Corrupt`], [`crate::Error::Io`].
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Dedup> {
         let config = self.settings.validate()?;
         engine::open_dir(config, dir.as_ref()).map(Dedup::from_engine)

@@ -74,6 +74,18 @@ pub enum Error {
         /// The directory that was named.
         dir: PathBuf,
     },
+    /// The directory is on a file system where a store is not safe.
+    #[error(
+        "{} is on {name}, {reason}; name a directory on a local ext4 or XFS, or take the risk with `allow_any_filesystem(true)` (`--any-filesystem`)", dir.display()
+    )]
+    Filesystem {
+        /// The directory that was named.
+        dir: PathBuf,
+        /// The kind of file system.
+        name: &'static str,
+        /// Why it is refused.
+        reason: String,
+    },
     /// A setting is missing or absurd.
     #[error("setting `{field}`: {reason}")]
     Config {
@@ -109,6 +121,12 @@ pub enum Error {
         /// The first failure.
         detail: String,
     },
+    /// The handle was opened by the process that this one was forked from, and works there alone.
+    /// Nothing was written, and the lock is still that process's.
+    #[error(
+        "the store was opened before this process was forked: open stores after forking, each in one process"
+    )]
+    Forked,
     /// The store was closed.
     #[error("the store is closed: open it again")]
     Closed,
@@ -158,6 +176,7 @@ impl Error {
     pub(crate) fn again(&self) -> Self {
         match self {
             Error::Closed => Error::Closed,
+            Error::Forked => Error::Forked,
             Error::Io { action, path, source } => Error::io(action, path, source.kind()),
             Error::Poisoned { detail } => Error::Poisoned { detail: detail.clone() },
             other => Error::Poisoned { detail: other.to_string() },

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use parking_lot::Mutex;
 
+use crate::storage::Origin;
+
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,23 +34,46 @@ pub(crate) trait Ticker: Send + Sync {
 const BEAT: Duration = Duration::from_secs(1);
 
 struct Pool {
+    /// The process whose threads these are, if the system tells.
+    origin: Option<Origin>,
     space: Sender<Job>,
     seal: Sender<Job>,
     bulk: Sender<Job>,
     watched: Mutex<Vec<Weak<dyn Heartbeat>>>,
+    tickers: Mutex<Option<Sender<Timed>>>,
+    /// That of a child that was forked.
+    of_child: OnceLock<Box<Pool>>,
 }
 
-fn pool() -> &'static Pool {
-    static POOL: OnceLock<Pool> = OnceLock::new();
-    POOL.get_or_init(|| {
+impl Pool {
+    fn start() -> Self {
         let (space, space_jobs) = unbounded();
         let (seal, seal_jobs) = unbounded();
         let (bulk, bulk_jobs) = unbounded();
         spawn("onceonly-space", space_jobs, false);
         spawn("onceonly-seal", seal_jobs, true);
         spawn("onceonly-merge", bulk_jobs, false);
-        Pool { space, seal, bulk, watched: Mutex::default() }
-    })
+        Pool {
+            origin: Origin::here(1).ok(),
+            space,
+            seal,
+            bulk,
+            watched: Mutex::default(),
+            tickers: Mutex::default(),
+            of_child: OnceLock::new(),
+        }
+    }
+}
+
+/// The threads of this process. A forked child has none of its parent's, so stores that it opens get
+/// others.
+fn pool() -> &'static Pool {
+    static FIRST: OnceLock<Pool> = OnceLock::new();
+    let mut pool = FIRST.get_or_init(Pool::start);
+    while pool.origin.as_ref().is_some_and(|origin| origin.mark() == 0) {
+        pool = pool.of_child.get_or_init(|| Box::new(Pool::start()));
+    }
+    pool
 }
 
 /// Where the system refuses a thread, the receiver is dropped and jobs run in their sender.
@@ -111,9 +136,8 @@ struct Timed {
 
 /// Has `ticker` called every `interval` until it is dropped, on a thread for all such.
 pub(crate) fn tick_every(ticker: Weak<dyn Ticker>, interval: Duration) -> std::io::Result<()> {
-    static TICKERS: Mutex<Option<Sender<Timed>>> = Mutex::new(None);
     let timed = Timed { ticker, interval, due: Instant::now() + interval };
-    let mut tickers = TICKERS.lock();
+    let mut tickers = pool().tickers.lock();
     let sender = match &*tickers {
         Some(sender) => sender.clone(),
         None => {

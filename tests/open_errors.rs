@@ -406,3 +406,23 @@ fn empty_and_huge_keys_are_valid() {
         assert!(is_new(&store, b"\0") && is_new(&store, b"\0\0"));
     }
 }
+
+/// What the simulated disk says it is, the storage below a real directory says by `statfs`; the kinds
+/// are listed, and tested, in `src/storage/place.rs`.
+#[test]
+fn network_and_copy_on_write_file_systems_are_refused_unless_allowed() {
+    for (number, name) in [(0x6969, "NFS"), (0x9123_683e, "btrfs"), (0x6573_5546, "FUSE")] {
+        let disk = onceonly::sim::SimDisk::new();
+        disk.set_filesystem(number);
+        let calls = disk.calls();
+        let error = builder().open_simulated(&disk).unwrap_err();
+        assert!(matches!(error, Error::Filesystem { name: found, .. } if found == name), "{error}");
+        assert!(!error.is_transient());
+        assert_eq!(disk.calls(), calls, "nothing was touched");
+        let store = builder().allow_any_filesystem(true).open_simulated(&disk).unwrap();
+        assert!(is_new(&store, "a"));
+    }
+    let disk = onceonly::sim::SimDisk::new();
+    disk.set_filesystem(0xef53);
+    assert!(is_new(&builder().open_simulated(&disk).unwrap(), "a"), "ext4");
+}

@@ -20,6 +20,7 @@ fn settings_survive_a_file() {
         .max_event_lead(Duration::from_secs(1))
         .lease(Duration::from_secs(2))
         .lock_wait(Duration::from_secs(3))
+        .allow_any_filesystem(true)
         .shards(4);
     let text = serde_json::to_string(&builder).unwrap();
     assert!(text.contains(r#""window":"1h 30m""#), "{text}");

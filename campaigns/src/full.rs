@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use onceonly::{Builder, Dedup, Verdict};
+use onceonly::{Builder, Dedup, Error, Verdict};
 
 use crate::args::Args;
 use crate::common::ops::Level;
@@ -44,6 +44,36 @@ pub(crate) fn run(_args: &Args) -> Result<()> {
             let keys = with_limit(level, work.path(), limit)?;
             println!("full: {limit}, {level:?}: {keys} keys before the limit");
         }
+    }
+    copy_on_write(work.path())
+}
+
+/// A real btrfs, where its tools are installed: refused untouched, and works when it is allowed.
+fn copy_on_write(work: &Path) -> Result<()> {
+    let (image, mount) = (work.join("btrfs"), work.join("mount"));
+    fs::File::create(&image)?.set_len(256 << 20)?;
+    let made = Command::new("mkfs.btrfs").arg("--quiet").arg(&image).status();
+    if matches!(&made, Err(error) if error.kind() == std::io::ErrorKind::NotFound) {
+        println!("full: btrfs: its tools are not installed");
+        return Ok(());
+    }
+    ensure!(made?.success(), "mkfs.btrfs failed");
+    mount_image(&image, &mount)?;
+    let checked = refused_unless_allowed(&mount.join("a").join("store"), &mount);
+    unmount(&mount)?;
+    println!("full: btrfs: refused, and works when it is allowed");
+    checked
+}
+
+fn refused_unless_allowed(directory: &Path, mount: &Path) -> Result<()> {
+    let refused = builder(Level::Process).open(directory);
+    ensure!(matches!(refused, Err(Error::Filesystem { name: "btrfs", .. })), "{refused:?}");
+    ensure!(fs::read_dir(mount)?.next().is_none(), "something was written");
+    for _ in 0..2 {
+        let store = builder(Level::Process).allow_any_filesystem(true).open(directory)?;
+        store.observe_batch(&batch(0)).map_err(|e| e.into_parts().1)?;
+        check(&store, 1)?;
+        store.close()?;
     }
     Ok(())
 }

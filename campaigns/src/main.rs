@@ -6,6 +6,7 @@
 //! cargo run --release -p onceonly-campaigns -- full --seed 1
 //! cargo run --release -p onceonly-campaigns -- calls --seed 1
 //! cargo run --release -p onceonly-campaigns -- levels
+//! cargo run --release -p onceonly-campaigns -- fixtures
 //! ```
 #![expect(clippy::print_stdout, reason = "a command reports on standard output")]
 #![allow(missing_docs, reason = "a command, not a library")]
@@ -16,6 +17,7 @@ mod calls;
 mod common;
 #[path = "../../tests/power/crash.rs"]
 mod crash;
+mod fixtures;
 mod full;
 #[path = "../../tests/power/judge.rs"]
 mod judge;
@@ -40,6 +42,7 @@ fn main() -> Result<()> {
         "calls" => calls::run(&args),
         "calls-child" => calls::child(&args),
         "levels" => levels::run(&args),
-        other => bail!("no campaign {other:?}: images, power, full, calls or levels"),
+        "fixtures" => fixtures::run(&args),
+        other => bail!("no campaign {other:?}: images, power, full, calls, levels or fixtures"),
     }
 }

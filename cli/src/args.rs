@@ -30,11 +30,11 @@ pub(crate) enum Command {
     /// Print what a store holds, also while a process has it open
     Inspect(StoreArgs),
     /// Check every file of a store, also while a process has it open; exit code 1 if one is damaged
-    Verify(StoreArgs),
+    Verify(VerifyArgs),
     /// Print what a store knows of a key, also while a process has it open
     Explain(KeyArgs),
     /// Make a store forget a key; refuses a store that a process has open
-    Forget(KeyArgs),
+    Forget(ForgetArgs),
 }
 
 const DEDUP_HELP: &str = "\
@@ -100,6 +100,11 @@ pub(crate) struct DedupArgs {
     /// before their keys are marked, so a killed run repeats lines rather than losing them
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
+
+    /// Allow a state on a network or copy-on-write file system, which is refused otherwise: never
+    /// open it from two machines, and keep space free
+    #[arg(long, requires = "state")]
+    pub(crate) any_filesystem: bool,
 
     /// Keep the keys apart from those of other scopes in the same state
     #[arg(long, value_name = "NAME")]
@@ -218,6 +223,27 @@ pub(crate) struct BenchArgs {
 pub(crate) struct StoreArgs {
     /// The store's directory
     pub(crate) dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+
+    /// Set aside what is damaged, keep what is not, and note what may be lost; refuses a store that a
+    /// process has open
+    #[arg(long)]
+    pub(crate) repair: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ForgetArgs {
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+
+    /// Also on a network or copy-on-write file system
+    #[arg(long)]
+    pub(crate) any_filesystem: bool,
 }
 
 #[derive(Debug, Args)]

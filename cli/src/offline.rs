@@ -3,10 +3,10 @@
 use std::fmt::{Display, Write as _};
 
 use anyhow::{Result, bail};
-use onceonly::offline::{self, Inspection};
+use onceonly::offline::{self, Inspection, Repair, Verification};
 use onceonly::{Builder, Explanation, Key, KeyState, Scope, Tier};
 
-use crate::args::{KeyArgs, StoreArgs};
+use crate::args::{ForgetArgs, KeyArgs, StoreArgs, VerifyArgs};
 use crate::output;
 use crate::setup::{LOCK_WAIT, Usage, bytes_of, name_store};
 use crate::timestamp::show;
@@ -42,7 +42,7 @@ fn settings(table: &mut Table, found: &Inspection) {
     table.row("window", slices);
     table.row("time", if found.event_time { "of the events" } else { "of the clock" });
     table.row("expected keys", grouped(found.expected_keys));
-    table.row("false-positive rate", found.false_positive_rate);
+    table.row("wanted rate", format!("{} % false positives", found.false_positive_rate * 100.0));
     table.row("digest", found.digest.name());
     match found.owner_pid {
         Some(pid) => table.row("open in process", pid),
@@ -57,6 +57,8 @@ fn contents(table: &mut Table, found: &Inspection) {
     table.row("keys live", grouped(found.keys_live));
     table.row("unsealed keys", grouped(found.unsealed_keys));
     table.row("filter fill", format!("{:.1} %", found.filter_fill * 100.0));
+    let rate = format!("{:.4} % by its fill", found.filter_false_positive_rate * 100.0);
+    table.row("false positives", rate);
     table.row("disk", bytes(found.disk_bytes));
     for slice in &found.live_slices {
         let incomplete = if slice.complete { "" } else { ", incomplete" };
@@ -83,24 +85,56 @@ fn contents(table: &mut Table, found: &Inspection) {
     }
 }
 
-pub(crate) fn verify(args: &StoreArgs) -> Result<()> {
-    let found = offline::verify(&args.dir).map_err(name_store(&args.dir))?;
+pub(crate) fn verify(args: &VerifyArgs) -> Result<()> {
+    let dir = &args.store.dir;
     let mut table = Table::default();
+    let left = if args.repair {
+        let repair = offline::repair(dir).map_err(name_store(dir))?;
+        verification(&mut table, &repair.found);
+        repaired(&mut table, &repair);
+        repair.left
+    } else {
+        let found = offline::verify(dir).map_err(name_store(dir))?;
+        verification(&mut table, &found);
+        found
+    };
+    table.print()?;
+    if !left.problems.is_empty() {
+        bail!("{}: the store is damaged", dir.display());
+    }
+    Ok(())
+}
+
+fn verification(table: &mut Table, found: &Verification) {
     table.row("files checked", grouped(found.files_checked));
     table.row("blocks checked", grouped(found.blocks_checked));
     table.row("keys checked", grouped(found.keys_checked));
     for name in &found.unknown_files {
         table.row("unknown file", name);
     }
+    for name in &found.leftovers {
+        table.row("leftover", name);
+    }
     for problem in &found.problems {
         table.row("damaged", format!("{}: {}", problem.file.display(), problem.detail));
     }
     table.row("problems", found.problems.len());
-    table.print()?;
-    if !found.problems.is_empty() {
-        bail!("{}: the store is damaged", args.dir.display());
+}
+
+fn repaired(table: &mut Table, repair: &Repair) {
+    for name in &repair.set_aside {
+        table.row("set aside", name);
     }
-    Ok(())
+    if repair.keys_kept > 0 {
+        table.row("kept of damaged files", format!("{} keys", grouped(repair.keys_kept)));
+    }
+    for lost in &repair.recovery.damage {
+        table.row("may be lost", lost);
+    }
+    if repair.recovery.filters_rebuilt > 0 {
+        table.row("filters rebuilt", repair.recovery.filters_rebuilt);
+    }
+    table.row("problems left", repair.left.problems.len());
 }
 
 /// The key that the arguments name.
@@ -162,10 +196,13 @@ fn explanation(found: &Explanation) -> Table {
     table
 }
 
-pub(crate) fn forget(args: &KeyArgs) -> Result<()> {
+pub(crate) fn forget(args: &ForgetArgs) -> Result<()> {
+    let any_filesystem = args.any_filesystem;
+    let args = &args.key;
     let key = key_of(args)?;
     let builder = Builder::stored(&args.dir).map_err(name_store(&args.dir))?;
-    let store = builder.lock_wait(LOCK_WAIT).open(&args.dir).map_err(name_store(&args.dir))?;
+    let builder = builder.lock_wait(LOCK_WAIT).allow_any_filesystem(any_filesystem);
+    let store = builder.open(&args.dir).map_err(name_store(&args.dir))?;
     let scope = match &args.scope {
         Some(name) => store.scope(bytes_of(name)),
         None => Scope::clone(&store),

@@ -124,6 +124,7 @@ pub(crate) fn open_store(args: &DedupArgs) -> Result<Dedup> {
         (Some(dir), window) => stored(dir, window, fresh)?,
     };
     let builder = builder.event_time(args.time.is_some()).max_event_lead(FIFTY_YEARS);
+    let builder = builder.allow_any_filesystem(args.any_filesystem);
     match &args.state {
         Some(dir) => builder.lock_wait(LOCK_WAIT).open(dir).map_err(name_store(dir)),
         None => Ok(builder.in_memory()?),

@@ -32,6 +32,7 @@ struct File {
     lease: Duration,
     #[serde(with = "humantime_serde")]
     lock_wait: Duration,
+    allow_any_filesystem: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     shards: Option<usize>,
 }
@@ -57,6 +58,7 @@ impl File {
             max_event_lead: settings.max_event_lead,
             lease: settings.lease,
             lock_wait: settings.lock_wait,
+            allow_any_filesystem: settings.any_filesystem,
             shards: settings.shards,
         }
     }
@@ -76,6 +78,7 @@ impl File {
         settings.max_event_lead = self.max_event_lead;
         settings.lease = self.lease;
         settings.lock_wait = self.lock_wait;
+        settings.any_filesystem = self.allow_any_filesystem;
         settings.shards = self.shards;
         builder
     }

@@ -198,7 +198,7 @@ impl Engine {
         if len == 0 {
             return Ok(());
         }
-        self.tick();
+        self.tick_clock();
         // Only a quota or claims in flight have to see all keys before the first is marked.
         if self.tools.quota.is_limited() || self.claims_held() > 0 {
             let digests: Vec<Digest> = digests.collect();
@@ -403,8 +403,8 @@ impl Engine {
         &self,
         digests: impl ExactSizeIterator<Item = Digest>,
     ) -> Result<Vec<bool>> {
+        self.tick()?;
         let mut found = vec![false; digests.len()];
-        self.tick();
         let mut call = Call::default();
         let looked = self.for_each_of_batch(digests, |shard, at, digest| {
             let mask = shard.suspects(digest);

@@ -111,7 +111,7 @@ impl Engine {
         self.require_event_time(event_time.is_some(), call_name)?;
         match event_time {
             Some(time) => self.advance_to(time)?,
-            None => self.tick(),
+            None => self.tick_clock(),
         }
         // Before the table is asked, so that a lease never ends later than its owner believes.
         let lease_ns = lease_ns.unwrap_or(self.config.lease_ns);
@@ -155,7 +155,7 @@ impl Engine {
         mut answer: impl FnMut(usize, Attempt),
     ) -> Result<()> {
         self.require_event_time(false, "claim_batch")?;
-        self.tick();
+        self.tick_clock();
         let now_ns = self.time.now();
         let lease_ns = lease_ns.unwrap_or(self.config.lease_ns);
         let mut call = self.begin()?;
@@ -175,18 +175,18 @@ impl Engine {
     }
 
     pub(crate) fn claim_note(&self, digest: Digest, token: u64) -> Result<Vec<u8>> {
+        self.tick()?;
         self.read_shard(digest, |shard, _| shard.claim_note(digest, token))
     }
 
     pub(crate) fn renew(&self, digest: Digest, token: u64) -> Result<()> {
+        self.tick()?;
         let now_ns = self.time.now();
         self.with_shard(digest, |shard, call| shard.renew(&self.tools, call, digest, token, now_ns))
     }
 
     pub(crate) fn commit(&self, digest: Digest, token: u64) -> Result<()> {
-        if !self.config.event_time {
-            self.tick();
-        }
+        self.tick()?;
         let committed = self.with_shard(digest, |shard, call| {
             let target = self.commit_target(shard, digest);
             shard.commit(&self.tools, call, digest, token, target)
@@ -219,10 +219,7 @@ impl Engine {
         claims: &[(Digest, u64)],
         mut failed: impl FnMut(usize, Error),
     ) {
-        if !self.config.event_time {
-            self.tick();
-        }
-        let mut call = match self.begin() {
+        let mut call = match self.tick().and_then(|()| self.begin()) {
             Ok(call) => call,
             Err(error) => {
                 return (0..claims.len()).for_each(|at| failed(at, error.again()));
@@ -250,6 +247,10 @@ impl Engine {
     }
 
     pub(crate) fn abandon(&self, digest: Digest, token: u64) {
+        // In a forked child the claim is the parent's.
+        if self.origin.mark() == 0 {
+            return;
+        }
         // A closed store has no claims to give back; the next open grants them again. Nobody waits
         // for the disk: what is lost of it is granted again too.
         let _ = self.read_shard(digest, |shard, call| {
@@ -260,12 +261,14 @@ impl Engine {
     }
 
     /// From here on the end of any claim is noticed.
-    pub(crate) fn waiter(&self) -> Waiter<'_> {
+    pub(crate) fn waiter(&self) -> Result<Waiter<'_>> {
+        self.refuse_forked()?;
         self.claims.waiting.fetch_add(1, AcqRel);
-        Waiter(&self.claims)
+        Ok(Waiter(&self.claims))
     }
 
     pub(crate) fn claims(&self) -> Result<Vec<ClaimInfo>> {
+        self.refuse_forked()?;
         let now_ns = self.time.now();
         let mut all = Vec::new();
         for index in 0..self.shards.len() {
@@ -285,6 +288,7 @@ impl Engine {
 
     /// Takes over each claim whose lease has run out, and hands it to `answer`.
     pub(crate) fn take_over_expired(&self, mut answer: impl FnMut(Grant)) -> Result<()> {
+        self.refuse_forked()?;
         let now_ns = self.time.now();
         let mut call = self.begin()?;
         let mut taken_over = Ok(());

@@ -10,6 +10,7 @@ use crate::log::{Level, end_in};
 impl Engine {
     /// Writes everything acknowledged so far to the disk.
     pub(crate) fn sync(&self) -> Result<()> {
+        self.refuse_forked()?;
         if self.is_closed() {
             return Err(Error::Closed);
         }
@@ -80,6 +81,9 @@ impl Engine {
     /// Ends background work, refuses further calls, writes everything to the disk, and gives the
     /// lock back. Closing again does nothing.
     pub(crate) fn close(&self) -> Result<()> {
+        if self.origin.is_elsewhere() {
+            return Err(Error::Forked);
+        }
         if !self.mark_closed() {
             return Ok(());
         }

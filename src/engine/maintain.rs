@@ -157,6 +157,9 @@ impl Engine {
 
     /// Waits until no background work is due.
     pub(crate) fn settle(&self) {
+        if self.origin.is_elsewhere() {
+            return;
+        }
         self.schedule_seal();
         while self.maintenance.pending.load(Acquire) > 0 {
             std::thread::sleep(std::time::Duration::from_micros(200));
@@ -492,7 +495,9 @@ impl Heartbeat for Engine {
         if self.is_closed() || !self.maintenance.ready.load(Acquire) {
             return;
         }
-        self.tick();
+        if self.tick().is_err() {
+            return;
+        }
         self.time.record_anchor();
         self.note_segment();
         // What failed before is tried again.

@@ -27,6 +27,7 @@ use crate::format::header::StoreHeader;
 use crate::ledger::Ledger;
 use crate::shard::{Call, Shard, Tools};
 use crate::stats::RecoveryReport;
+use crate::storage::Origin;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, RwLock};
 use crate::time::Timestamp;
 use crate::verdict::Verdict;
@@ -42,6 +43,8 @@ pub(crate) use recover::in_order;
 pub(crate) struct Engine {
     /// Itself, for background jobs.
     me: Weak<Engine>,
+    /// The process that opened it, marked with the mode of time.
+    origin: Origin,
     config: Config,
     header: StoreHeader,
     ledger: Arc<Ledger>,
@@ -72,6 +75,14 @@ struct Window {
 struct FilterHint {
     base: AtomicUsize,
     blocks: AtomicU64,
+}
+
+/// The marks of an engine's origin: which time the window follows.
+const CLOCK_TIME: usize = 1;
+const EVENT_TIME: usize = 2;
+
+const fn mark(event_time: bool) -> usize {
+    if event_time { EVENT_TIME } else { CLOCK_TIME }
 }
 
 impl Engine {
@@ -124,10 +135,21 @@ impl Engine {
         synced
     }
 
-    /// Begins the slices that are due.
+    /// Begins the slices that are due. Refuses a forked child.
     #[inline(always)]
-    fn tick(&self) {
-        if !self.config.event_time && self.time.is_due() {
+    fn tick(&self) -> Result<()> {
+        match self.origin.mark() {
+            CLOCK_TIME => self.tick_clock(),
+            EVENT_TIME => {}
+            _ => return Err(Error::Forked),
+        }
+        Ok(())
+    }
+
+    /// Begins the slices that are due by the clock.
+    #[inline(always)]
+    fn tick_clock(&self) {
+        if self.time.is_due() {
             self.rotate(self.time.now());
         }
     }
@@ -208,13 +230,23 @@ impl Engine {
         }
     }
 
-    #[inline]
+    /// Refuses calls of the other mode of time, and those of a forked child.
+    #[inline(always)]
     fn require_event_time(&self, wanted: bool, call: &'static str) -> Result<()> {
-        if self.config.event_time == wanted {
-            Ok(())
-        } else {
-            Err(Error::Mode { call, needs_event_time: wanted })
-        }
+        if self.origin.mark() == mark(wanted) { Ok(()) } else { Err(self.refusal(wanted, call)) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refusal(&self, needs_event_time: bool, call: &'static str) -> Error {
+        let forked = self.origin.is_elsewhere();
+        if forked { Error::Forked } else { Error::Mode { call, needs_event_time } }
+    }
+
+    /// A forked child has no threads of the store, and its writes would meet those of its parent.
+    /// Asked before any lock: another thread may have held it when the child was forked.
+    fn refuse_forked(&self) -> Result<()> {
+        if self.origin.is_elsewhere() { Err(Error::Forked) } else { Ok(()) }
     }
 
     #[inline]
@@ -222,7 +254,7 @@ impl Engine {
         // First of all: the miss takes longer than everything else.
         self.prefetch(digest);
         self.require_event_time(false, "observe")?;
-        self.tick();
+        self.tick_clock();
         let mut call = self.begin()?;
         let mut shard = match self.enter(self.shard_of(digest)) {
             Ok(shard) => shard,
@@ -265,7 +297,7 @@ impl Engine {
     }
 
     pub(crate) fn contains(&self, digest: Digest) -> Result<bool> {
-        self.tick();
+        self.tick()?;
         self.read_shard(digest, |shard, call| {
             let mask = shard.suspects(digest);
             let found = shard.find(digest, mask)?.is_some();
@@ -277,7 +309,7 @@ impl Engine {
     }
 
     pub(crate) fn forget(&self, digest: Digest) -> Result<bool> {
-        self.tick();
+        self.tick()?;
         // A lost tombstone would be a false `Duplicate`: it is synced at every level.
         let call = self.begin_logged()?;
         let forgotten =
@@ -304,8 +336,12 @@ impl Engine {
     }
 
     pub(crate) fn guaranteed_since(&self) -> Timestamp {
-        self.tick();
+        let ticked = self.tick();
         let now = self.window_now();
+        if ticked.is_err() {
+            // It answers nothing here, so it vouches for nothing.
+            return Timestamp::from_unix_nanos(now);
+        }
         let newest_hole = self.ledger.read(|manifest| {
             let holes = manifest.holes.iter().map(|hole| hole.to_ns);
             holes.fold(manifest.complete_since_ns, i64::max)

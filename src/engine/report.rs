@@ -11,7 +11,9 @@ use crate::time::Timestamp;
 
 impl Engine {
     pub(crate) fn stats(&self) -> Stats {
-        self.tick();
+        if self.tick().is_err() {
+            return Stats::default();
+        }
         let mut stats = Stats {
             filter_capacity: self
                 .maintenance
@@ -74,7 +76,7 @@ impl Engine {
     }
 
     pub(crate) fn explain(&self, digest: Digest) -> Result<Explanation> {
-        self.tick();
+        self.tick()?;
         let now_ns = self.time.now();
         self.with_shard(digest, |shard, _| {
             let mask = shard.suspects(digest);

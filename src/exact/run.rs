@@ -220,6 +220,12 @@ impl Run {
         pages_for(self.keys) as usize
     }
 
+    /// Whether the file is as long as one with room for so many pages.
+    pub(crate) fn has_its_length(&self) -> bool {
+        let index = (self.pages * 16).next_multiple_of(PAGE);
+        self.region.len() == PAGE * (1 + self.pages) + index
+    }
+
     /// Keys in page `page`.
     fn len_of(&self, page: usize) -> usize {
         (self.keys as usize - page * PER_PAGE).min(PER_PAGE)

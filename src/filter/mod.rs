@@ -171,6 +171,13 @@ impl Sample {
         let set = self.set.iter().enumerate().filter(|(column, _)| columns >> column & 1 == 1);
         set.map(|(_, set)| *set).max().unwrap_or(0) as f64 / self.bits.max(1) as f64
     }
+
+    /// How often a key that is in none of `columns` is suspected, if a key uses `hashes` rows.
+    pub(crate) fn false_positive_rate(&self, columns: u64, hashes: usize) -> f64 {
+        let set = self.set.iter().enumerate().filter(|(column, _)| columns >> column & 1 == 1);
+        let suspected = set.map(|(_, set)| *set as f64 / self.bits.max(1) as f64);
+        1.0 - suspected.map(|fill| 1.0 - fill.powi(hashes as i32)).product::<f64>()
+    }
 }
 
 /// Where a digest lies in a filter: computed once per key.

@@ -81,6 +81,14 @@ impl Anchor {
     }
 }
 
+/// Whether each slot is empty or as it was written, and nothing follows them.
+pub(crate) fn is_whole(slots: &[Slot]) -> bool {
+    let is_empty = |slot: &Slot| slot.iter().all(|cell| cell.load(Relaxed) == 0);
+    let (used, rest) = slots.split_at(slots.len().min(2));
+    used.iter().all(|slot| is_empty(slot) || Anchor::load_slot(slot).is_some())
+        && rest.iter().all(is_empty)
+}
+
 fn sum(words: &[u64; 8]) -> u64 {
     let mut bytes = [0; 56];
     for (out, word) in bytes.chunks_exact_mut(8).zip(words) {

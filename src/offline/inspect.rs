@@ -48,8 +48,10 @@ pub struct Inspection {
     pub unsealed_keys: u64,
     /// Bytes of all files.
     pub disk_bytes: u64,
-    /// Share of the filter's bits that are set, in the fullest column of a sample.
+    /// Share of the filter's bits that are set, in the fullest live column of a sample.
     pub filter_fill: f64,
+    /// How often the filter suspects a new key, as its bits stand in that sample.
+    pub filter_false_positive_rate: f64,
     /// Live slices, oldest first.
     pub live_slices: Vec<SliceStats>,
     /// Claims in flight.
@@ -81,6 +83,7 @@ impl View {
         let geometry = &self.manifest.geometry;
         let holes = self.manifest.holes.iter().map(|hole| hole.to_ns);
         let hole = holes.fold(self.manifest.complete_since_ns, i64::max);
+        let (filter_fill, filter_false_positive_rate) = self.filter_fill(&slices);
         let since = hole.max(now_ns.saturating_sub(geometry.window_ns));
         let closed = self.manifest.closed_ns;
         Ok(Inspection {
@@ -99,7 +102,8 @@ impl View {
             keys_live: sealed + unsealed_keys,
             unsealed_keys,
             disk_bytes: self.storage.allocated_bytes(),
-            filter_fill: self.filter_fill(),
+            filter_fill,
+            filter_false_positive_rate,
             live_slices: slices.iter().map(|slice| self.slice_stats(slice)).collect(),
             claims: claim_infos(&control, self.clock_ns()?),
             files: self.files()?,
@@ -121,7 +125,8 @@ impl View {
         }
     }
 
-    fn filter_fill(&self) -> f64 {
+    /// Fill of the fullest live column, and the rate of false positives that the bits come to.
+    fn filter_fill(&self, slices: &[Slice]) -> (f64, f64) {
         let columns = Columns::for_slices(self.manifest.geometry.slices);
         let mut sample = Sample::default();
         let filters = self.manifest.filters.iter().take(SAMPLE_FILTERS).filter_map(|entry| {
@@ -130,7 +135,8 @@ impl View {
             file.filter(entry.shard as usize)
         });
         filters.for_each(|filter| filter.sample(SAMPLE_BLOCKS, &mut sample));
-        sample.fill(u64::MAX)
+        let live = slices.iter().fold(0, |live, slice| live | 1 << slice.column);
+        (sample.fill(live), sample.false_positive_rate(live, columns.hashes()))
     }
 
     fn files(&self) -> Result<Vec<FileInfo>> {

@@ -2,7 +2,9 @@
 //! see is the state as of some moment during the call.
 
 mod explain;
+mod filters;
 mod inspect;
+mod repair;
 mod verify;
 
 use std::path::Path;
@@ -22,11 +24,13 @@ use crate::format::clock::Anchor;
 use crate::format::header::StoreHeader;
 use crate::format::manifest::Manifest;
 use crate::format::{names, record};
+use crate::journal::Segment;
 use crate::replay::Replay;
 use crate::storage::{DirStorage, Storage};
 use crate::time::ClockSource;
 
 pub use inspect::{FileInfo, Inspection};
+pub use repair::Repair;
 pub use verify::{Problem, Verification};
 
 /// How often a look starts again because the owner replaced a file meanwhile.
@@ -57,6 +61,17 @@ pub fn verify(dir: impl AsRef<Path>) -> Result<Verification> {
         other => Err(other),
     };
     retry(dir, |view| view.verify()).or_else(damaged)
+}
+
+/// Sets aside what is damaged in the store in `dir`, keeps what is not, and notes what may be lost, so
+/// that the store opens and answers again. Without problems and unknown files nothing is changed.
+/// Sealed files lose only their damaged pages; all else is what every open does after a crash.
+///
+/// # Errors
+/// [`Error::Locked`] while a process has the store open. [`Error::Corrupt`] when the header or the
+/// manifest is damaged: then a backup or a new directory is needed. Those of [`verify`].
+pub fn repair(dir: impl AsRef<Path>) -> Result<Repair> {
+    repair::repair(dir.as_ref())
 }
 
 /// Where the store in `dir` holds `key` of `scope` (`None`: the root). The filter is not asked.
@@ -115,15 +130,32 @@ struct View {
     storage: DirStorage,
     header: StoreHeader,
     manifest: Manifest,
+    /// Nobody else changes the files.
+    quiet: bool,
 }
 
 impl View {
     fn load(dir: &Path) -> Result<Self> {
         let storage = DirStorage::read_only(dir)?;
-        let unfinished = || Error::Unfinished { dir: dir.to_owned() };
+        let quiet = storage.owner().is_none();
+        View::of(storage, quiet)
+    }
+
+    fn of(storage: DirStorage, quiet: bool) -> Result<Self> {
+        let unfinished = || Error::Unfinished { dir: storage.path("") };
         let header = read_header(&storage)?.ok_or_else(unfinished)?;
         let manifest = read_manifest(&storage, &header)?.ok_or_else(unfinished)?;
-        Ok(View { storage, header, manifest })
+        Ok(View { storage, header, manifest, quiet })
+    }
+
+    fn is_closed(&self) -> bool {
+        self.manifest.closed_ns != i64::MIN && self.manifest.close_error.is_empty()
+    }
+
+    /// Whether an open would use the maps as they are.
+    fn is_trusted(&self) -> bool {
+        let here = self.storage.place().is_ok_and(|place| place == self.manifest.place);
+        here && self.manifest.boot_id == self.storage.boot_id()
     }
 
     /// The time of the window: as recorded, moved on by the clocks since.
@@ -137,8 +169,16 @@ impl View {
         Ok(now.max(newest_era))
     }
 
+    /// Where time stood last: as the clock file says, or else the manifest.
     fn anchor(&self) -> Result<Option<Anchor>> {
-        Ok(Anchor::load(self.storage.open(names::CLOCK, false)?.cells()))
+        let anchor = match self.storage.open(names::CLOCK, false) {
+            Ok(region) => Anchor::load(region.cells()),
+            Err(Error::Corrupt { .. }) => None,
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
+            Err(other) => return Err(other),
+        };
+        let kept = Some(self.manifest.anchor).filter(|anchor| anchor.engine_ns != i64::MIN);
+        Ok(anchor.or(kept))
     }
 
     /// The time that leases run by.
@@ -176,6 +216,22 @@ impl View {
             }
         }
         Ok(slices)
+    }
+
+    /// Reads the digests of those segments that open, each with its slice.
+    fn read_sound_journals(&self, mut digest: impl FnMut(u64, Digest)) {
+        for id in &self.manifest.journals {
+            let Ok(segment) = Segment::open(&self.storage, self.header.store, *id) else {
+                continue;
+            };
+            for number in 0..segment.chunks() {
+                let chunk = segment.chunk(number);
+                let kind = chunk::kind(chunk, segment.id, number as usize);
+                if let Ok(Some(ChunkKind::Digests(slice))) = kind {
+                    chunk::digests(chunk).for_each(|found| digest(slice, found));
+                }
+            }
+        }
     }
 
     /// Reads the journal: each digest with its slice, and the control records.

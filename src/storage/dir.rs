@@ -8,18 +8,17 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{FileWriter, Region, Storage};
+use super::{FileWriter, Origin, Region, Storage, place};
 use crate::error::{Error, Result};
 use crate::format::names;
 use crate::time::ClockSource;
 
 /// A directory of which this process may be the owner.
-#[derive(Debug)]
 pub(crate) struct DirStorage {
     dir: PathBuf,
     boot_id: [u8; 16],
-    /// Held, and with it the lock, until it is released.
-    lock: Mutex<Option<File>>,
+    /// Held, and with it the lock, until it is released; and the process that holds it.
+    lock: Mutex<Option<(File, Origin)>>,
 }
 
 const LOCK_POLL: Duration = Duration::from_millis(5);
@@ -28,7 +27,11 @@ const LOOK_LIMIT: Duration = Duration::from_secs(1);
 
 impl DirStorage {
     /// Creates the directory if needed and takes its lock, waiting up to `wait` for another owner.
-    pub(crate) fn own(dir: &Path, wait: Duration) -> Result<Self> {
+    /// Refuses file systems where a store is not safe, unless any is allowed.
+    pub(crate) fn own(dir: &Path, wait: Duration, any_filesystem: bool) -> Result<Self> {
+        if !any_filesystem {
+            place::refuse_unfit(dir, place::kind_of(dir))?;
+        }
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -50,7 +53,8 @@ impl DirStorage {
             .and_then(|()| lock.write_all_at(pid.as_bytes(), 0))
             .map_err(|e| Error::io("writing", &path, e))?;
         let boot_id = ClockSource::system().boot_id();
-        Ok(DirStorage { dir: dir.to_owned(), boot_id, lock: Mutex::new(Some(lock)) })
+        let origin = Origin::here(1).map_err(|e| Error::io("allocating memory for", dir, e))?;
+        Ok(DirStorage { dir: dir.to_owned(), boot_id, lock: Mutex::new(Some((lock, origin))) })
     }
 
     /// Takes the machine for booted anew.
@@ -88,7 +92,17 @@ impl DirStorage {
 
 impl Drop for DirStorage {
     fn drop(&mut self) {
-        self.release();
+        unlock(self.lock.get_mut().take());
+    }
+}
+
+fn unlock(held: Option<(File, Origin)>) {
+    let Some((lock, origin)) = held else { return };
+    // In a forked child the lock is the parent's as well, and stays when the child closes the file.
+    if !origin.is_elsewhere() {
+        // Closing alone would not do: a process that is just being started by another thread has
+        // the file too, and with it the lock, for a moment.
+        let _ = lock.unlock();
     }
 }
 
@@ -362,11 +376,7 @@ impl Storage for DirStorage {
     }
 
     fn release(&self) {
-        if let Some(lock) = self.lock.lock().take() {
-            // Closing alone would not do: a process that is just being started by another thread
-            // has the file too, and with it the lock, for a moment.
-            let _ = lock.unlock();
-        }
+        unlock(self.lock.lock().take());
     }
 
     fn is_lasting(&self) -> bool {

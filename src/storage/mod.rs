@@ -3,6 +3,8 @@
 
 mod dir;
 mod heap;
+mod origin;
+mod place;
 mod region;
 #[cfg(feature = "test-storage")]
 pub(crate) mod sim;
@@ -11,6 +13,9 @@ use std::path::PathBuf;
 
 pub(crate) use dir::DirStorage;
 pub(crate) use heap::HeapStorage;
+pub(crate) use origin::Origin;
+#[cfg(feature = "test-storage")]
+pub(crate) use place::refuse_unfit;
 pub(crate) use region::{Advice, Region, SharedCell, prefetch, prefetch_block};
 
 use crate::error::Result;

@@ -78,6 +78,21 @@ impl Region {
         Some(Region { base, len, owner })
     }
 
+    /// A page of zeros that a forked child finds zeroed again. Where the kernel does not know how
+    /// (before Linux 4.14, macOS) it finds what was written.
+    pub(crate) fn wiped_on_fork() -> std::io::Result<Self> {
+        let map = memmap2::MmapMut::map_anon(4096)?;
+        #[cfg(target_os = "linux")]
+        {
+            let advice = rustix::mm::Advice::LinuxWipeOnFork;
+            let base = map.as_ptr().cast_mut().cast();
+            // SAFETY: the range is that of the mapping, which is private and anonymous and has not
+            // been handed out; the advice changes nothing in this process.
+            let _ = unsafe { rustix::mm::madvise(base, map.len(), advice) };
+        }
+        Ok(Region::mapped(map.into()))
+    }
+
     /// A mapping of this process.
     pub(crate) fn mapped(map: memmap2::MmapRaw) -> Self {
         let (base, len) = (map.as_mut_ptr(), map.len());

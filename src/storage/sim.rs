@@ -39,6 +39,7 @@ struct State {
     snapshot_at: Option<u64>,
     image: Option<Image>,
     capacity: Option<u64>,
+    filesystem: u32,
     next_inode: u64,
     random: u64,
 }
@@ -213,6 +214,15 @@ impl SimDisk {
     /// No more than so many bytes fit; `None` for no limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.disk.state.lock().capacity = bytes;
+    }
+
+    /// The number by which `statfs` names the kind of file system; 0 for one that nobody knows.
+    pub fn set_filesystem(&self, number: u32) {
+        self.disk.state.lock().filesystem = number;
+    }
+
+    pub(crate) fn filesystem(&self) -> u32 {
+        self.disk.state.lock().filesystem
     }
 
     fn image(&self, state: &State) -> Image {

@@ -2,6 +2,7 @@
 //! that runs side by side with it, and small helpers. It uses the public API only.
 #![allow(dead_code, reason = "every test binary uses its own part of this")]
 
+pub(crate) mod fixture;
 pub(crate) mod model;
 pub(crate) mod ops;
 pub(crate) mod pair;
@@ -28,18 +29,27 @@ pub(crate) fn fast_dir() -> TempDir {
     TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).expect("temporary directory")
 }
 
-/// A small generator of random numbers (splitmix64): the tests need repeatable ones, not good ones.
+/// A small generator of random numbers (splitmix64): the tests need repeatable ones, not good ones. A
+/// fuzzer says what the first ones are.
 #[derive(Clone, Debug)]
-pub(crate) struct Rng(u64);
+pub(crate) struct Rng {
+    state: u64,
+    /// What is taken before anything is made up, last to first.
+    given: Vec<u8>,
+}
 
 impl Rng {
     pub(crate) fn new(seed: u64) -> Self {
-        Rng(seed)
+        Rng { state: seed, given: Vec::new() }
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
+        Rng { state: bytes.len() as u64, given: bytes.iter().rev().copied().collect() }
     }
 
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
@@ -47,7 +57,13 @@ impl Rng {
 
     /// A number below `bound`.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        if self.given.is_empty() {
+            return self.next() % bound;
+        }
+        // As few bytes as say it, so that a small change of them is a small change of what happens.
+        let bytes = (64 - bound.leading_zeros()).div_ceil(8);
+        (0..bytes).fold(0, |number, _| number << 8 | u64::from(self.given.pop().unwrap_or(0)))
+            % bound
     }
 }
 

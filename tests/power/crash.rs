@@ -19,12 +19,50 @@ fn any_mix(rng: &mut Rng) -> Mix {
     Mix { seed: rng.next(), unit, survive }
 }
 
+/// Where a run gets its numbers from: how long it is, what it does, what the crash leaves.
+struct Numbers {
+    length: Rng,
+    script: Rng,
+    crash: Rng,
+    /// To find it again.
+    name: String,
+}
+
+impl Numbers {
+    fn new(seed: u64) -> Self {
+        let (length, script, crash) = (Rng::new(seed), Rng::new(seed), Rng::new(!seed));
+        Numbers { length, script, crash, name: format!("run {seed}") }
+    }
+}
+
+/// Bytes of a fuzzer that say how long a run is, and what the crash leaves.
+const LENGTH_BYTES: usize = 6;
+const CRASH_BYTES: usize = 40;
+
+/// What a fuzzer makes up: level, kind of crash, and all numbers that follow.
+pub(crate) fn by_bytes(bytes: &[u8]) {
+    let Some(([choice], rest)) = bytes.split_first_chunk() else { return };
+    let (length, rest) = rest.split_at(rest.len().min(LENGTH_BYTES));
+    let (crash, script) = rest.split_at(rest.len().min(CRASH_BYTES));
+    let numbers = Numbers {
+        length: Rng::from_bytes(length),
+        script: Rng::from_bytes(script),
+        crash: Rng::from_bytes(crash),
+        name: format!("{} bytes", bytes.len()),
+    };
+    let level = Level::ALL[usize::from(choice % 3)];
+    match choice / 3 % 3 {
+        0 => crash_at_any_call(level, numbers, 2),
+        1 => crash_during_recovery(level, numbers, 2),
+        _ => fail_a_call(level, numbers),
+    }
+}
+
 /// Runs a script and makes an image at one of its calls.
-fn interrupted(level: Level, seed: u64) -> (Script, Image) {
-    let mut rng = Rng::new(seed);
+fn interrupted(level: Level, mut rng: Rng, script: Rng) -> (Script, Image) {
     let length = 5 + rng.below(60) as usize;
     let disk = SimDisk::new();
-    let mut script = Script::begin(level, seed, disk.clone()).expect("a disk without faults");
+    let mut script = Script::begin(level, script, disk.clone()).expect("a disk without faults");
     // About as many calls as such a script makes, so that most images are made at one of them.
     disk.snapshot_at(disk.calls() + 1 + rng.below(length as u64 * 6));
     script.run(length);
@@ -34,21 +72,25 @@ fn interrupted(level: Level, seed: u64) -> (Script, Image) {
 
 /// A kill and `mixes` power losses at one of the calls of a script.
 pub(crate) fn at_any_call(level: Level, seed: u64, mixes: u64) {
-    let (script, image) = interrupted(level, seed);
+    crash_at_any_call(level, Numbers::new(seed), mixes);
+}
+
+fn crash_at_any_call(level: Level, numbers: Numbers, mixes: u64) {
+    let Numbers { length, script, crash: mut rng, name } = numbers;
+    let (script, image) = interrupted(level, length, script);
     let fates = script.fates(image.acknowledged);
-    let mut rng = Rng::new(!seed);
     let mut judge = Judge {
         level,
         crash: Crash::Kill,
         fates: &fates,
         passed: script.passed(),
-        what: format!("{level:?}, run {seed}, kill"),
+        what: format!("{level:?}, {name}, kill"),
     };
     judge.judge(&image.after_kill(), &judge.clock(&script.clock), &mut rng);
     judge.crash = Crash::PowerLoss;
     for _ in 0..mixes {
         let mix = any_mix(&mut rng);
-        judge.what = format!("{level:?}, run {seed}, {mix:?}");
+        judge.what = format!("{level:?}, {name}, {mix:?}");
         let disk = image.after_power_loss(mix);
         judge.judge(&disk, &judge.clock(&script.clock), &mut rng);
     }
@@ -56,10 +98,13 @@ pub(crate) fn at_any_call(level: Level, seed: u64, mixes: u64) {
 
 /// A second power loss, or a failing disk, while the store recovers from the first.
 pub(crate) fn during_recovery(seed: u64, mixes: u64) {
-    let level = Level::ALL[seed as usize % 3];
-    let (script, image) = interrupted(level, seed);
+    crash_during_recovery(Level::ALL[seed as usize % 3], Numbers::new(seed), mixes);
+}
+
+fn crash_during_recovery(level: Level, numbers: Numbers, mixes: u64) {
+    let Numbers { length, script, crash: mut rng, name } = numbers;
+    let (script, image) = interrupted(level, length, script);
     let fates = script.fates(image.acknowledged);
-    let mut rng = Rng::new(!seed);
     let mut judge = Judge {
         level,
         crash: Crash::PowerLoss,
@@ -71,7 +116,7 @@ pub(crate) fn during_recovery(seed: u64, mixes: u64) {
         let mix = any_mix(&mut rng);
         let mut disk = image.after_power_loss(mix);
         let call = 1 + rng.below(40);
-        judge.what = format!("{level:?}, run {seed}, {mix:?}, again at call {call}");
+        judge.what = format!("{level:?}, {name}, {mix:?}, again at call {call}");
         let clock = judge.clock(&script.clock);
         let fails = rng.below(2) == 0;
         if fails {
@@ -95,14 +140,18 @@ pub(crate) fn during_recovery(seed: u64, mixes: u64) {
 
 /// A call fails, once or for ever; then the disk works again.
 pub(crate) fn after_a_failing_call(level: Level, seed: u64) {
-    let mut rng = Rng::new(seed);
+    fail_a_call(level, Numbers::new(seed));
+}
+
+fn fail_a_call(level: Level, numbers: Numbers) {
+    let Numbers { length: mut rng, script, name, .. } = numbers;
     let disk = SimDisk::new();
     let kind = [ErrorKind::Other, ErrorKind::StorageFull][rng.below(2) as usize];
     let fault = Fault { at: 1 + rng.below(250), for_ever: rng.below(2) == 0, kind };
     disk.set_fault(Some(fault));
-    let Some(mut script) = Script::begin(level, seed, disk.clone()) else { return };
+    let Some(mut script) = Script::begin(level, script, disk.clone()) else { return };
     script.run(30);
-    let what = format!("{level:?}, run {seed}, {fault:?}");
+    let what = format!("{level:?}, {name}, {fault:?}");
     judge_after(&script, &disk.snapshot(), &what, &mut rng);
     // The disk works again: so does the store, without being opened anew.
     disk.set_fault(None);

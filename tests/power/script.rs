@@ -63,14 +63,14 @@ pub(crate) fn builder(level: Level, clock: &ManualClock) -> Builder {
 
 impl Script {
     /// A store on an empty disk. `None` when faults do not let it be created.
-    pub(crate) fn begin(level: Level, seed: u64, disk: SimDisk) -> Option<Self> {
+    pub(crate) fn begin(level: Level, rng: Rng, disk: SimDisk) -> Option<Self> {
         let clock = ManualClock::new(start());
         let store = builder(level, &clock).open_simulated(&disk).ok()?;
         Some(Script {
             level,
             clock,
             disk,
-            rng: Rng::new(seed),
+            rng,
             passed: Duration::ZERO,
             store,
             guards: Vec::new(),

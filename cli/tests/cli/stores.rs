@@ -136,7 +136,15 @@ fn inspect_and_verify_describe_a_store() {
     let place = Place::new();
     dedup(&place, "a\nb\nc\n", &[]);
     let found = place.run(&["inspect", "seen"]).ok();
-    for word in ["1h in 7 slices", "xxh3-128", "keys live", "guaranteed since", "open in process"] {
+    for word in [
+        "1h in 7 slices",
+        "xxh3-128",
+        "keys live",
+        "guaranteed since",
+        "open in process",
+        "last clean close",
+        "false positives",
+    ] {
         assert!(found.contains(word), "no `{word}` in {found}");
     }
     assert!(found.lines().any(|line| line.starts_with("keys live") && line.ends_with(" 3")));
@@ -173,6 +181,38 @@ fn verify_finds_damage() {
     }
     assert!(damaged > 0);
     assert!(place.run(&["verify", "seen"]).ok().contains("problems"));
+}
+
+#[test]
+fn verify_repairs_only_when_asked() {
+    let place = Place::new();
+    dedup(&place, "a\nb\n", &[]);
+    std::fs::write(place.path("seen/CLOCK"), "nonsense").unwrap();
+    std::fs::write(place.path("seen/notes"), "mine").unwrap();
+    place.run(&["verify", "seen"]).fails(1, &["seen", "damaged"]);
+    place.run(&["verify", "seen"]).fails(1, &["seen", "damaged"]);
+    let told = place.run(&["verify", "--repair", "seen"]).ok();
+    let row = |name: &str, value: &str| {
+        told.lines().any(|line| line.starts_with(name) && line.trim_end().ends_with(value))
+    };
+    assert!(row("set aside", "CLOCK") && row("set aside", "notes"), "{told}");
+    assert!(row("problems left", " 0"), "{told}");
+    assert!(place.path("seen/set-aside/notes").exists());
+    place.run(&["verify", "seen"]).ok();
+    assert_eq!(dedup(&place, "b\nc\n", &[]), "c\n");
+}
+
+#[test]
+fn verify_does_not_repair_a_store_that_is_open() {
+    let place = Place::new();
+    dedup(&place, "a\n", &[]);
+    let mut owner = place.command(&["dedup", "--state", "seen"]).spawn().unwrap();
+    let stdin = owner.stdin.take().unwrap();
+    let pid = owner.id().to_string();
+    wait_until_open(&place, &pid);
+    place.run(&["verify", "--repair", "seen"]).fails(1, &["seen: ", &pid]);
+    drop(stdin);
+    assert_eq!(ran(owner).code, Some(0));
 }
 
 #[test]

@@ -4,9 +4,10 @@
 //! Mapped memory, the clock and storage are the ordinary ones: loom does not see them. In what is
 //! modelled here a lock guards what they hold, and the locks are loom's.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test --release --lib --target-dir target/loom models`
+//! `RUSTFLAGS="--cfg loom" cargo test --release --lib --features test-storage --target-dir target/loom models`
 
 mod claims;
+mod commit;
 mod journal;
 mod rotation;
 mod sealing;

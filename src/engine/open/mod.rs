@@ -12,10 +12,10 @@ use crossbeam_utils::CachePadded;
 
 use super::maintain::Maintenance;
 use super::time::EngineTime;
-use super::{Engine, FilterHint, Window, claims, recover};
+use super::{Engine, FilterHint, Window, claims, mark, recover};
 use crate::catalog::Timeline;
 use crate::config::{Config, Durability};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::exact::run::Run;
 use crate::filter::{Columns, Filter};
 use crate::format::header::StoreHeader;
@@ -28,7 +28,7 @@ use crate::plan::Sizes;
 use crate::quota::Quota;
 use crate::shard::{Shard, Tools};
 use crate::stats::RecoveryReport;
-use crate::storage::{DirStorage, HeapStorage, Storage};
+use crate::storage::{DirStorage, HeapStorage, Origin, Storage};
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, RwLock};
 use crate::worker;
 use files::sized_keys;
@@ -38,7 +38,7 @@ use salvage::Loss;
 pub(super) use salvage::{Source, open_if_there};
 
 pub(crate) fn open_dir(config: Config, dir: &Path) -> Result<Arc<Engine>> {
-    let storage = DirStorage::own(dir, config.lock_wait)?;
+    let storage = DirStorage::own(dir, config.lock_wait, config.any_filesystem)?;
     open(config, Arc::new(storage))
 }
 
@@ -47,13 +47,17 @@ pub(crate) fn open_simulated(
     config: Config,
     disk: &crate::storage::sim::SimDisk,
 ) -> Result<Arc<Engine>> {
-    open(config, disk.storage())
+    let storage = disk.storage();
+    if !config.any_filesystem {
+        crate::storage::refuse_unfit(&storage.path(""), disk.filesystem())?;
+    }
+    open(config, storage)
 }
 
 /// Opens a directory as if the machine had been booted anew.
 #[cfg(feature = "test-storage")]
 pub(crate) fn open_dir_on_boot(config: Config, dir: &Path, boot: [u8; 16]) -> Result<Arc<Engine>> {
-    let mut storage = DirStorage::own(dir, config.lock_wait)?;
+    let mut storage = DirStorage::own(dir, config.lock_wait, config.any_filesystem)?;
     storage.set_boot_id(boot);
     open(config, Arc::new(storage))
 }
@@ -218,9 +222,12 @@ impl Opening {
             CachePadded::new(Mutex::new(shard))
         };
         let shards: Box<[_]> = filters.into_iter().map(shard).collect();
+        let origin = Origin::here(mark(config.event_time))
+            .map_err(|e| Error::io("allocating memory for", ledger.storage().path(""), e))?;
         let hints = shards.iter().map(|_| CachePadded::new(FilterHint::default())).collect();
         let engine = Arc::new_cyclic(|me| Engine {
             me: me.clone(),
+            origin,
             config,
             header: self.header,
             ledger,
