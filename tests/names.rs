@@ -33,6 +33,7 @@ fn every_setter(secret: [u8; 32], clock: &ManualClock) -> Builder {
         .max_event_lead(Duration::from_secs(60))
         .lease(Duration::from_secs(30))
         .lock_wait(Duration::ZERO)
+        .allow_any_filesystem(false)
         .shards(shards);
     builder.clock(SystemClock).clock(clock.clone())
 }
@@ -287,6 +288,8 @@ fn errors_say_what_to_do() {
         source: kind.into(),
     };
     let second = Duration::from_secs(1);
+    let reason = "a network file system".into();
+    let filesystem = Error::Filesystem { dir: dir.clone(), name: "NFS", reason };
     let cases = [
         (Error::Locked { pid: 7 }, true, "lock_wait"),
         (Error::Full { max_keys: 9 }, true, "max_keys"),
@@ -300,6 +303,8 @@ fn errors_say_what_to_do() {
         (io(std::io::ErrorKind::PermissionDenied), false, "run-1"),
         (Error::Poisoned { detail: "sync".into() }, false, "check the disk"),
         (Error::Closed, false, "open it again"),
+        (Error::Forked, false, "after forking"),
+        (filesystem, false, "allow_any_filesystem"),
         (Error::InFlight { lease_left: second }, true, "retry"),
         (Error::LeaseLost { token: 3 }, false, "another owner"),
         (

@@ -7,6 +7,7 @@ mod common;
 #[allow(dead_code, reason = "the tests of power losses use the rest")]
 mod crash;
 mod decode;
+mod faults;
 #[path = "../power/judge.rs"]
 mod judge;
 mod open_bytes;
@@ -41,5 +42,5 @@ fn seeds_of_damaged_files() {
 
 #[test]
 fn seeds_of_faults() {
-    replay("faults", crash::by_bytes);
+    replay("faults", faults::run);
 }

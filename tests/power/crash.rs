@@ -20,41 +20,18 @@ fn any_mix(rng: &mut Rng) -> Mix {
 }
 
 /// Where a run gets its numbers from: how long it is, what it does, what the crash leaves.
-struct Numbers {
-    length: Rng,
-    script: Rng,
-    crash: Rng,
+pub(crate) struct Numbers {
+    pub(crate) length: Rng,
+    pub(crate) script: Rng,
+    pub(crate) crash: Rng,
     /// To find it again.
-    name: String,
+    pub(crate) name: String,
 }
 
 impl Numbers {
     fn new(seed: u64) -> Self {
         let (length, script, crash) = (Rng::new(seed), Rng::new(seed), Rng::new(!seed));
         Numbers { length, script, crash, name: format!("run {seed}") }
-    }
-}
-
-/// Bytes of a fuzzer that say how long a run is, and what the crash leaves.
-const LENGTH_BYTES: usize = 6;
-const CRASH_BYTES: usize = 40;
-
-/// What a fuzzer makes up: level, kind of crash, and all numbers that follow.
-pub(crate) fn by_bytes(bytes: &[u8]) {
-    let Some(([choice], rest)) = bytes.split_first_chunk() else { return };
-    let (length, rest) = rest.split_at(rest.len().min(LENGTH_BYTES));
-    let (crash, script) = rest.split_at(rest.len().min(CRASH_BYTES));
-    let numbers = Numbers {
-        length: Rng::from_bytes(length),
-        script: Rng::from_bytes(script),
-        crash: Rng::from_bytes(crash),
-        name: format!("{} bytes", bytes.len()),
-    };
-    let level = Level::ALL[usize::from(choice % 3)];
-    match choice / 3 % 3 {
-        0 => crash_at_any_call(level, numbers, 2),
-        1 => crash_during_recovery(level, numbers, 2),
-        _ => fail_a_call(level, numbers),
     }
 }
 
@@ -75,7 +52,7 @@ pub(crate) fn at_any_call(level: Level, seed: u64, mixes: u64) {
     crash_at_any_call(level, Numbers::new(seed), mixes);
 }
 
-fn crash_at_any_call(level: Level, numbers: Numbers, mixes: u64) {
+pub(crate) fn crash_at_any_call(level: Level, numbers: Numbers, mixes: u64) {
     let Numbers { length, script, crash: mut rng, name } = numbers;
     let (script, image) = interrupted(level, length, script);
     let fates = script.fates(image.acknowledged);
@@ -101,7 +78,7 @@ pub(crate) fn during_recovery(seed: u64, mixes: u64) {
     crash_during_recovery(Level::ALL[seed as usize % 3], Numbers::new(seed), mixes);
 }
 
-fn crash_during_recovery(level: Level, numbers: Numbers, mixes: u64) {
+pub(crate) fn crash_during_recovery(level: Level, numbers: Numbers, mixes: u64) {
     let Numbers { length, script, crash: mut rng, name } = numbers;
     let (script, image) = interrupted(level, length, script);
     let fates = script.fates(image.acknowledged);
@@ -143,7 +120,7 @@ pub(crate) fn after_a_failing_call(level: Level, seed: u64) {
     fail_a_call(level, Numbers::new(seed));
 }
 
-fn fail_a_call(level: Level, numbers: Numbers) {
+pub(crate) fn fail_a_call(level: Level, numbers: Numbers) {
     let Numbers { length: mut rng, script, name, .. } = numbers;
     let disk = SimDisk::new();
     let kind = [ErrorKind::Other, ErrorKind::StorageFull][rng.below(2) as usize];
