@@ -93,6 +93,11 @@ impl Segment {
         self.tombstone_counter().fetch_add(1, Release);
     }
 
+    /// How many were counted.
+    pub(crate) fn tombstones(&self) -> u64 {
+        u64::from_le(self.tombstone_counter().load(Acquire))
+    }
+
     fn tombstone_counter(&self) -> &AtomicU64 {
         &self.region.cells::<AtomicU64>()[TOMBSTONES_AT / 8]
     }
@@ -108,9 +113,10 @@ impl Segment {
     }
 
     /// Everything that a reader has to know to trust the segment's control records: each chunk has
-    /// its header, each record its checksum, and there are as many tombstones as were counted. Digests carry no checksum: one that is lost or
-    /// changed is a key that is not known, never one that is known by mistake.
-    pub(crate) fn verify(&self) -> std::result::Result<(), String> {
+    /// its header, each record its checksum, and there are as many tombstones as were counted, here or
+    /// in the logs (`logged`). Digests carry no checksum: one that is lost or changed is a key that is
+    /// not known, never one that is known by mistake.
+    pub(crate) fn verify(&self, logged: u64) -> std::result::Result<(), String> {
         let mut tombstones = 0;
         for number in 0..self.chunks {
             let chunk = self.chunk(number);
@@ -124,7 +130,7 @@ impl Segment {
                 Some(ChunkKind::Digests(_)) | None => {}
             }
         }
-        if tombstones < u64::from_le(self.tombstone_counter().load(Acquire)) {
+        if tombstones < self.tombstones().max(logged) {
             return Err("tombstones are missing".to_owned());
         }
         Ok(())

@@ -54,6 +54,9 @@ pub struct Stats {
     pub background_errors: u64,
     /// The last failure of a background job.
     pub last_background_error: Option<String>,
+    /// The kernel could not write back what is not sealed yet: it is being sealed from memory, into new
+    /// files, and `guaranteed_since` vouches for nothing until that is done.
+    pub write_back_failed: bool,
     /// What opening the store found.
     pub recovery: RecoveryReport,
 }

@@ -4,6 +4,7 @@
 //! cargo run --release -p onceonly-campaigns -- images --runs 10000 --seed 1
 //! cargo run --release -p onceonly-campaigns -- power --cycles 1000 --seed 1
 //! cargo run --release -p onceonly-campaigns -- full --seed 1
+//! cargo run --release -p onceonly-campaigns -- write-back --rounds 3
 //! cargo run --release -p onceonly-campaigns -- calls --seed 1
 //! cargo run --release -p onceonly-campaigns -- levels
 //! cargo run --release -p onceonly-campaigns -- fixtures
@@ -26,6 +27,7 @@ mod power;
 #[path = "../../tests/power/script.rs"]
 mod script;
 mod simulated;
+mod write_back;
 
 use anyhow::{Result, bail};
 
@@ -38,11 +40,17 @@ fn main() -> Result<()> {
         "power" => power::run(&args),
         "power-child" => power::child(&args),
         "full" => full::run(&args),
+        "write-back" => write_back::run(&args),
+        "write-back-child" => write_back::child(&args),
         "full-child" => full::child(&args),
         "calls" => calls::run(&args),
         "calls-child" => calls::child(&args),
         "levels" => levels::run(&args),
         "fixtures" => fixtures::run(&args),
-        other => bail!("no campaign {other:?}: images, power, full, calls, levels or fixtures"),
+        other => {
+            bail!(
+                "no campaign {other:?}: images, power, full, write-back, calls, levels or fixtures"
+            )
+        }
     }
 }

@@ -102,7 +102,7 @@ pub(crate) fn make_image(image: &Path, bytes: u64) -> Result<()> {
 }
 
 /// Cuts the power: nothing that is not on the disk will get there.
-fn shut_down(mount: &Path) -> Result<()> {
+pub(crate) fn shut_down(mount: &Path) -> Result<()> {
     const FS_IOC_SHUTDOWN: rustix::ioctl::Opcode = 0x8004_587D;
     const NO_LOG_FLUSH: u32 = 2;
     let directory = File::open(mount)?;
@@ -215,9 +215,14 @@ impl Campaign {
 }
 
 fn open(level: Level, directory: &Path, boot: u64) -> Result<Dedup> {
+    open_on(builder(level), directory, boot)
+}
+
+/// Opens a store as if on the boot of that number.
+pub(crate) fn open_on(builder: Builder, directory: &Path, boot: u64) -> Result<Dedup> {
     let mut id = [0; 16];
     id[..8].copy_from_slice(&boot.to_le_bytes());
-    Ok(builder(level).open_on_boot(directory, id)?)
+    Ok(builder.open_on_boot(directory, id)?)
 }
 
 fn builder(level: Level) -> Builder {

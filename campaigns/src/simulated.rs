@@ -19,11 +19,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         for level in Level::ALL {
             crash::at_any_call(level, run, MIXES);
             crash::after_a_failing_call(level, run);
+            crash::after_a_failed_write_back(level, run);
         }
         crash::during_recovery(run, MIXES);
     }
-    // A kill and the mixes at each level, two crashes before and after the fault, two a recovery.
-    let images = runs * (3 * (1 + MIXES) + 3 * 4 + 2 * MIXES);
+    // A kill and the mixes at each level, two crashes before and after the fault, and before and after
+    // memory was short, two a recovery.
+    let images = runs * (3 * (1 + MIXES) + 3 * 4 + 3 * 4 + 2 * MIXES);
     println!(
         "images: {images} crash images, {} failing calls, seed {seed}, 0 lost, 0 false; {:.0} s",
         runs * 3,

@@ -1,6 +1,6 @@
 //! Syncing and closing.
 
-use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::Ordering::Release;
 
 use super::Engine;
 use crate::error::{Error, Result};
@@ -28,54 +28,29 @@ impl Engine {
 
     /// Writes the journal and the record of time to the disk; sealed parts are there already.
     fn sync_files(&self) -> Result<()> {
-        let storage = self.ledger.storage();
-        let suspect = &self.maintenance.journal_suspect;
-        if !suspect.load(Acquire)
+        if !self.is_journal_suspect()
             && let Err(error) = self.sync_journals()
         {
-            self.note_background_error(&error);
-            suspect.store(true, Release);
+            self.suspect_journal(&error);
         }
-        if suspect.load(Acquire) {
+        if self.is_journal_suspect() {
             self.heal_journal()?;
-            suspect.store(false, Release);
         }
-        self.time.record_anchor();
-        storage.sync(names::CLOCK, &self.time.region())
+        // All of the record of time is in one page, which is dirty again when it is written: after an
+        // error the whole of it is written anew.
+        let sync_clock = || {
+            self.time.record_anchor();
+            self.ledger.storage().sync(names::CLOCK, &self.time.region())
+        };
+        sync_clock().or_else(|_| sync_clock())
     }
 
-    /// A sync of the journal failed: the kernel may have dropped what it could not write, and a
-    /// second sync would succeed without it. What the journal holds is still in memory, so it is
-    /// sealed, into new files, and its own are given up.
-    #[cold]
-    fn heal_journal(&self) -> Result<()> {
-        let poisoned = |detail: String| Err(Error::Poisoned { detail });
-        match self.tools.journal.retire().and_then(|()| self.seal_due()) {
-            Ok(()) if self.tools.journal.full_segments().is_empty() => Ok(()),
-            Ok(()) => poisoned("the journal could not be written".to_owned()),
-            Err(error) => poisoned(error.to_string()),
-        }
-    }
-
-    /// Writes the segments of the journal to the disk: those that are open, and those that shards
-    /// still hold until they are sealed.
+    /// Writes the segments of the journal to the disk.
     pub(super) fn sync_journals(&self) -> Result<()> {
-        let mut segments = self.tools.journal.open_segments();
-        for shard in &self.shards {
-            let shard = shard.lock();
-            let held = shard.frozen.iter().map(|f| &f.segment);
-            let held = held.chain(shard.active.as_ref().map(|a| &a.segment));
-            for segment in held {
-                if !segments.iter().any(|known| known.id == segment.id) {
-                    segments.push(std::sync::Arc::clone(segment));
-                }
-            }
-        }
-        for segment in segments {
-            let name = names::numbered(Kind::Journal, segment.id);
-            self.ledger.storage().sync(&name, segment.region())?;
-        }
-        Ok(())
+        let storage = self.ledger.storage();
+        self.segments_in_use().into_iter().try_for_each(|segment| {
+            storage.sync(&names::numbered(Kind::Journal, segment.id), segment.region())
+        })
     }
 
     /// Ends background work, refuses further calls, writes everything to the disk, and gives the

@@ -116,6 +116,10 @@ impl Host for Engine {
         }
     }
 
+    fn log_failed(&self, file: u64, end: u64) {
+        self.time.note_log_end(file, end);
+    }
+
     fn log_ended(&self) {
         self.maintenance.log_ended.store(true, Release);
     }

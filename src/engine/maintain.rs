@@ -1,4 +1,4 @@
-//! Work in the background: sealing segments, merging sealed parts, dropping what has expired.
+//! Work in the background: sealing segments, dropping what has expired.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,18 +9,14 @@ use crate::catalog::Catalog;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::exact::run::{Run, RunWriter};
-use crate::exact::{merge, sort};
+use crate::exact::sort;
 use crate::format::chunk;
 use crate::format::manifest::RunEntry;
 use crate::format::names::{self, Kind};
-use crate::plan::MERGE_AT;
 use crate::shard::Call;
 use crate::shard::active::Active;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, RwLock};
 use crate::worker::{self, Heartbeat, Lane};
-
-/// Sealed parts of a slice that is over, from which on they are merged into one.
-const MERGE_CLOSED_AT: usize = 4;
 
 /// Full segments that may wait to be sealed in a store with a hard limit.
 const MOST_WAITING: usize = 2;
@@ -38,6 +34,12 @@ pub(super) struct Maintenance {
     /// A sync of the journal failed, so what the disk has of it is not known: it is not synced again,
     /// but sealed into new files.
     pub(super) journal_suspect: AtomicBool,
+    /// Files of filters that the kernel could not write back, and the manifest still names.
+    pub(super) filters_suspect: Mutex<Vec<u64>>,
+    /// Heartbeats so far.
+    pub(super) beats: AtomicU64,
+    /// Whether the kernel could write back what is in maps is to be looked at.
+    pub(super) look_due: AtomicBool,
     /// When the journal was looked at, and which segment was filled then.
     seen: Mutex<Vec<(i64, u64)>>,
     /// Jobs that were submitted and have not ended.
@@ -117,7 +119,14 @@ impl Engine {
     }
 
     pub(super) fn schedule_seal(&self) {
-        self.schedule(Lane::Seal, |m| &m.seal, |engine| engine.seal_due());
+        self.schedule(
+            Lane::Seal,
+            |m| &m.seal,
+            |engine| {
+                let looked = engine.look_at_maps();
+                engine.seal_due().and(looked)
+            },
+        );
     }
 
     /// Has full segments sealed. Where memory is bounded, who fills segments faster than they are
@@ -160,7 +169,7 @@ impl Engine {
         if self.origin.is_elsewhere() {
             return;
         }
-        self.schedule_seal();
+        self.schedule_look();
         while self.maintenance.pending.load(Acquire) > 0 {
             std::thread::sleep(std::time::Duration::from_micros(200));
         }
@@ -200,7 +209,9 @@ impl Engine {
     fn freeze_all(&self, full: &[u64]) -> Result<Vec<Arc<Active>>> {
         let mut frozen = Vec::new();
         for index in 0..self.shards.len() {
-            let mut shard = self.enter(index)?;
+            let mut shard = self.shards[index].lock();
+            // Also while the store is being closed: what is suspect is sealed then.
+            self.adopt(&mut shard);
             if shard.active.as_ref().is_some_and(|active| full.contains(&active.segment.id)) {
                 shard.freeze();
             }
@@ -233,7 +244,7 @@ impl Engine {
         for (slice, keys) in keys_of.into_iter().filter(|(slice, _)| catalog.is_live(*slice)) {
             let file = self.ledger.next_file();
             match self.write_run(frozen, file, slice, keys) {
-                Ok(run) => runs.push(Arc::new(run)),
+                Ok(run) => runs.extend(run.map(Arc::new)),
                 Err(error) => {
                     let files = runs.iter().map(|run| run.file).chain([file]);
                     files.for_each(|file| self.remove_file(Kind::Run, file));
@@ -244,13 +255,20 @@ impl Engine {
         Ok(runs)
     }
 
-    fn write_run(&self, frozen: &[Arc<Active>], file: u64, slice: u64, keys: u64) -> Result<Run> {
+    /// `None` when nothing is left of the slice.
+    fn write_run(
+        &self,
+        frozen: &[Arc<Active>],
+        file: u64,
+        slice: u64,
+        keys: u64,
+    ) -> Result<Option<Run>> {
         let mut writer = RunWriter::create(self.ledger.storage(), file, slice, keys)?;
         let (mut digests, mut scratch) = (Vec::<Digest>::new(), Vec::new());
         // Shards are ranges of digests in ascending order; several frozen sets of one shard follow
         // each other and are sorted together.
         let bits = self.config.shard_bits;
-        let mut shard = 0;
+        let (mut shard, mut found) = (0, 0);
         for active in frozen {
             let of_slice = active.chunks().iter().filter(|(_, s)| *s == slice);
             for (number, _) in of_slice {
@@ -262,12 +280,25 @@ impl Engine {
                         shard = digest.shard(bits);
                     }
                     digests.push(digest);
+                    found += 1;
                 }
             }
         }
         sort::sort_unique(&mut digests, &mut scratch);
         writer.push_all(&digests)?;
-        writer.finish(self.header.store)
+        let withdrawn: u64 = frozen.iter().map(|active| active.withdrawn()).sum();
+        if found + withdrawn < keys {
+            // The kernel could not write pages back, and has dropped them.
+            let name = frozen.first().map_or(0, |active| active.segment.id);
+            let path = self.ledger.storage().path(&names::numbered(Kind::Journal, name));
+            self.note_hole(&self.catalog(), slice, &Error::corrupt(path, "records are missing"))?;
+        }
+        if found == 0 {
+            drop(writer);
+            self.remove_file(Kind::Run, file);
+            return Ok(None);
+        }
+        writer.finish(self.header.store).map(Some)
     }
 
     /// Names the runs in the manifest instead of the segments, then shows them to the shards.
@@ -338,7 +369,7 @@ impl Engine {
     }
 
     /// Lets go of the catalogs that no shard works with any more.
-    fn drop_replaced(&self) {
+    pub(super) fn drop_replaced(&self) {
         for index in 0..self.shards.len() {
             drop(self.enter(index));
         }
@@ -350,7 +381,7 @@ impl Engine {
     }
 
     /// Publishes a catalog with other sealed parts.
-    fn change_runs(&self, change: impl Fn(u64, &mut Vec<Arc<Run>>)) {
+    pub(super) fn change_runs(&self, change: impl Fn(u64, &mut Vec<Arc<Run>>)) {
         let mut window = self.window.write();
         let now_ns = self.catalog_now(&window);
         self.publish(&mut window, now_ns, |catalog| {
@@ -385,65 +416,6 @@ impl Engine {
         let _ = self.ledger.storage().remove(&names::numbered(kind, id));
     }
 
-    /// Merges sealed parts until no slice has too many.
-    fn merge_due(&self) -> Result<()> {
-        while let Some((slice, runs)) = self.next_merge() {
-            self.stopping()?;
-            let file = self.ledger.next_file();
-            let storage = self.ledger.storage();
-            let stop = &self.maintenance.stop;
-            let merged = merge::merge(storage, self.header.store, file, slice, &runs, stop);
-            let merged = match merged {
-                Ok(run) => Arc::new(run),
-                Err(error) => {
-                    self.remove_file(Kind::Run, file);
-                    return Err(error);
-                }
-            };
-            self.publish_merged(&merged, &runs)?;
-        }
-        Ok(())
-    }
-
-    fn publish_merged(&self, merged: &Arc<Run>, runs: &[Arc<Run>]) -> Result<()> {
-        let was_merged = |file: u64| runs.iter().any(|run| run.file == file);
-        let mut expired = false;
-        self.ledger.storage().sync_names()?;
-        self.ledger.update(|manifest| {
-            let before = manifest.runs.len();
-            manifest.runs.retain(|run| !was_merged(run.file));
-            expired = before - manifest.runs.len() < runs.len();
-            if !expired {
-                manifest.runs.push(entry(merged));
-            }
-        })?;
-        self.change_runs(|slice, of_slice| {
-            of_slice.retain(|run| !was_merged(run.file));
-            if slice == merged.slice && !expired {
-                of_slice.push(Arc::clone(merged));
-            }
-        });
-        runs.iter().for_each(|run| self.remove_file(Kind::Run, run.file));
-        if expired {
-            self.remove_file(Kind::Run, merged.file);
-        }
-        self.drop_replaced();
-        Ok(())
-    }
-
-    /// The sealed parts that are to be merged next: those of a slice that is over, or enough of
-    /// about one size.
-    fn next_merge(&self) -> Option<(u64, Vec<Arc<Run>>)> {
-        let catalog = self.catalog();
-        catalog.slices.iter().find_map(|slice| {
-            let over = slice.sequence != catalog.current;
-            if over && slice.runs.len() >= MERGE_CLOSED_AT {
-                return Some((slice.sequence, slice.runs.clone()));
-            }
-            same_size(&slice.runs).map(|runs| (slice.sequence, runs))
-        })
-    }
-
     /// Drops slices that have expired from the manifest, and their files.
     fn drop_expired(&self) -> Result<()> {
         let catalog = self.catalog();
@@ -476,17 +448,7 @@ impl Engine {
     }
 }
 
-/// [`MERGE_AT`] or more runs of about one size: merging them writes each key once more for a tier
-/// that is eight times as large.
-fn same_size(runs: &[Arc<Run>]) -> Option<Vec<Arc<Run>>> {
-    let mut by_tier = BTreeMap::<u32, Vec<Arc<Run>>>::new();
-    for run in runs {
-        by_tier.entry(run.keys.max(1).ilog2() / 3).or_default().push(Arc::clone(run));
-    }
-    by_tier.into_values().find(|tier| tier.len() >= MERGE_AT)
-}
-
-fn entry(run: &Run) -> RunEntry {
+pub(super) fn entry(run: &Run) -> RunEntry {
     RunEntry { file: run.file, slice: run.slice, keys: run.keys }
 }
 
@@ -508,5 +470,6 @@ impl Heartbeat for Engine {
         if self.maintenance.rebuild_failed.load(Acquire) {
             self.schedule_rebuild();
         }
+        self.look_now_and_then();
     }
 }

@@ -6,6 +6,7 @@ mod close;
 mod event;
 mod logging;
 mod maintain;
+mod merging;
 #[cfg(all(test, loom))]
 mod models;
 mod open;
@@ -13,6 +14,7 @@ mod rebuild;
 mod recover;
 mod report;
 mod time;
+mod written_back;
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::{Arc, Weak};
@@ -107,10 +109,15 @@ impl Engine {
         if shard.closed {
             return Err(Error::Closed);
         }
+        self.adopt(shard);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn adopt(&self, shard: &mut Shard) {
         if shard.catalog.version != self.version.load(Acquire) {
             shard.adopt(&self.catalog(), &self.tools.quota);
         }
-        Ok(())
     }
 
     fn catalog(&self) -> Arc<Catalog> {
@@ -338,8 +345,8 @@ impl Engine {
     pub(crate) fn guaranteed_since(&self) -> Timestamp {
         let ticked = self.tick();
         let now = self.window_now();
-        if ticked.is_err() {
-            // It answers nothing here, so it vouches for nothing.
+        // It answers nothing here, or what was acknowledged may be lost until it is sealed.
+        if ticked.is_err() || self.is_journal_suspect() {
             return Timestamp::from_unix_nanos(now);
         }
         let newest_hole = self.ledger.read(|manifest| {

@@ -5,6 +5,7 @@
 //! live keys of before are added a few at a time under short locks, then the manifest names it, and
 //! then it takes over. Whenever the process dies, the filter that the manifest names is whole.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
@@ -70,9 +71,14 @@ impl Engine {
         }
         let blocks = shard_blocks(&self.config, self.maintenance.filter_keys.load(Acquire));
         let mut due = Vec::new();
+        // One that the manifest does not name any more cannot be trusted.
+        let named: HashSet<usize> = self
+            .ledger
+            .read(|manifest| manifest.filters.iter().map(|filter| filter.shard as usize).collect());
         for index in 0..self.shards.len() {
             let shard = self.enter(index)?;
-            if shard.filter.as_ref().is_none_or(|filter| filter.blocks() < blocks) {
+            let is_named = named.contains(&index);
+            if !is_named || shard.filter.as_ref().is_none_or(|filter| filter.blocks() < blocks) {
                 due.push(index);
             }
         }
@@ -198,7 +204,7 @@ impl Engine {
     }
 
     /// Keys of a slice are lost: it is not vouched for up to now.
-    fn note_hole(&self, catalog: &Catalog, slice: u64, error: &Error) -> Result<()> {
+    pub(super) fn note_hole(&self, catalog: &Catalog, slice: u64, error: &Error) -> Result<()> {
         let Some(slice) = catalog.slice(slice) else { return Ok(()) };
         let from_ns = slice.start_ns;
         let to_ns = slice.end_ns.min(self.window_now().saturating_add(1));

@@ -41,6 +41,7 @@ pub(super) fn replay(engine: &Engine, source: Source) -> Result<()> {
                         restore_digests(engine, digests.into_iter(), slice, &mut batch)?;
                     }
                     Entry::Record(record) => control.apply(record),
+                    Entry::Count(..) => {}
                 }
             }
         }

@@ -21,6 +21,7 @@ impl Engine {
                 .load(std::sync::atomic::Ordering::Acquire),
             disk_bytes: self.ledger.storage().allocated_bytes(),
             recovery: self.recovery.lock().clone(),
+            write_back_failed: self.is_journal_suspect(),
             ..Stats::default()
         };
         (stats.background_errors, stats.last_background_error) = self.maintenance.errors();
@@ -68,9 +69,10 @@ impl Engine {
                 expires: Timestamp::from_unix_nanos(slice.end_ns.saturating_add(window_ns)),
                 sealed_keys: slice.runs.iter().map(|run| run.keys).sum(),
                 sealed_parts: slice.runs.len() as u64,
-                complete: !incomplete
-                    .iter()
-                    .any(|(from, to)| *from < slice.end_ns && slice.start_ns < *to),
+                complete: !self.is_journal_suspect()
+                    && !incomplete
+                        .iter()
+                        .any(|(from, to)| *from < slice.end_ns && slice.start_ns < *to),
             })
             .collect()
     }

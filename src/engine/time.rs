@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 
-use crate::format::clock::Anchor;
+use crate::format::clock::{self, Anchor, Maps};
 use crate::format::log::BlockHead;
 use crate::storage::Region;
 use crate::sync::{AtomicI64, Mutex};
@@ -155,6 +155,22 @@ impl EngineTime {
     #[inline]
     pub(super) fn is_past(&self, time_ns: i64) -> bool {
         time_ns >= self.due_ns.load(Acquire)
+    }
+
+    /// Notes for the next open whether these maps may lack something.
+    pub(super) fn set_suspect(&self, maps: Maps, suspect: bool) {
+        let anchors = self.anchors.lock();
+        if !anchors.closed {
+            clock::set_suspect(anchors.region.cells(), maps, suspect);
+        }
+    }
+
+    /// Notes for the next open that a log ends there, whatever follows.
+    pub(super) fn note_log_end(&self, file: u64, end: u64) {
+        let anchors = self.anchors.lock();
+        if !anchors.closed {
+            clock::note_log_end(anchors.region.cells(), file, end);
+        }
     }
 
     pub(super) fn region(&self) -> Region {

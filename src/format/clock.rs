@@ -1,7 +1,7 @@
 //! The clock file: two alternating slots, so that a torn one leaves the other.
 
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::PAGE;
 use crate::digest::checksum;
@@ -95,6 +95,42 @@ fn sum(words: &[u64; 8]) -> u64 {
         out.copy_from_slice(&word.to_le_bytes());
     }
     checksum(&bytes)
+}
+
+/// Maps that may lack what the kernel could not write back. Each has a word after the slots, which is
+/// not zero as long as that is so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Maps {
+    Journal = 16,
+    Filters = 17,
+}
+
+/// Notes for the next owner whether these maps may lack something.
+pub(crate) fn set_suspect(words: &[AtomicU64], maps: Maps, suspect: bool) {
+    words[maps as usize].store(u64::from(suspect).to_le(), Release);
+}
+
+/// Whether these maps may lack something.
+pub(crate) fn is_suspect(words: &[AtomicU64], maps: Maps) -> bool {
+    words[maps as usize].load(Acquire) != 0
+}
+
+/// The words after those: a log, and where it ends although more may follow. No log has number 0.
+const LOG_AT: usize = 18;
+
+/// Notes for the next owner where a log ends.
+pub(crate) fn note_log_end(words: &[AtomicU64], file: u64, end: u64) {
+    let words = &words[LOG_AT..];
+    words[0].store(0, Release);
+    words[1].store(end.to_le(), Release);
+    words[0].store(file.to_le(), Release);
+}
+
+/// The log whose end was noted, and where it ends.
+pub(crate) fn log_end(words: &[AtomicU64]) -> Option<(u64, u64)> {
+    let words = &words[LOG_AT..];
+    let file = u64::from_le(words[0].load(Acquire));
+    (file > 0).then(|| (file, u64::from_le(words[1].load(Acquire))))
 }
 
 #[cfg(test)]

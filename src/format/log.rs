@@ -16,6 +16,7 @@ const HEAD_WORDS: usize = 10;
 const MAGIC: u64 = 0x4f4e_434c;
 const DIGESTS: u64 = 1;
 const RECORD: u64 = 2;
+const COUNT: u64 = 3;
 /// Words before the digests of an entry.
 const DIGESTS_HEAD: usize = 2;
 
@@ -60,6 +61,11 @@ impl Entries {
         record.write(&mut words);
         self.word((words.len() as u64) << 8 | RECORD);
         words.into_iter().for_each(|word| self.word(word));
+    }
+
+    /// So many tombstones, and ends of tombstones, were written to that segment of the journal.
+    pub(crate) fn count(&mut self, segment: u64, tombstones: u64) {
+        [COUNT, segment, tombstones].into_iter().for_each(|word| self.word(word));
     }
 
     fn word(&mut self, word: u64) {
@@ -118,6 +124,8 @@ fn block_checksum(store: StoreId, file: u64, block: &[u8]) -> u64 {
 pub(crate) enum Entry {
     Digests(u64, Vec<Digest>),
     Record(Record<'static>),
+    /// A segment of the journal, and how many tombstones it has at least.
+    Count(u64, u64),
 }
 
 /// What a log holds.
@@ -213,6 +221,11 @@ fn entries(payload: &[u8], out: &mut Vec<Entry>) -> Result<(), &'static str> {
                 out.push(Entry::Record(Record::read(words)?));
                 len
             }
+            COUNT => {
+                let words = after.get(..2).ok_or(cut_short)?;
+                out.push(Entry::Count(words[0], words[1]));
+                2
+            }
             _ => return Err("an entry is of an unknown kind"),
         };
         rest = &after[used..];
@@ -238,6 +251,7 @@ mod tests {
             let digests: Vec<_> = (0..40).map(|n| Digest::new(sequence, n)).collect();
             entries.digests(sequence, digests.into_iter());
             entries.record(&Record::Commit { token: sequence });
+            entries.count(sequence, 8);
             let head = head(sequence, bytes.len() as u64);
             entries.block(STORE, 9, &head, &mut block);
             assert_eq!(block.len() as u64, entries.block_len());
@@ -252,9 +266,10 @@ mod tests {
     fn blocks_come_back_until_the_first_one_that_was_not_synced() {
         let (mut bytes, starts) = log();
         let whole = read(&bytes, STORE, 9, None).unwrap();
-        assert_eq!((whole.blocks, whole.entries.len()), (3, 6));
+        assert_eq!((whole.blocks, whole.entries.len()), (3, 9));
         assert_eq!(whole.last, Some(head(3, starts[2] as u64)));
-        assert_eq!(whole.entries[5], Entry::Record(Record::Commit { token: 3 }));
+        assert_eq!(whole.entries[7], Entry::Record(Record::Commit { token: 3 }));
+        assert_eq!(whole.entries[8], Entry::Count(3, 8));
         // The last block may have been on its way.
         bytes[starts[2] + 100] ^= 1;
         assert_eq!(read(&bytes, STORE, 9, None).unwrap().blocks, 2);

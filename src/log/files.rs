@@ -30,6 +30,9 @@ pub(crate) trait Host {
     /// it get an error.
     fn withdraw(&self, last: u64);
 
+    /// Nothing from `end` on counts in the log `file`.
+    fn log_failed(&self, file: u64, end: u64);
+
     /// A file was ended: another spare one will be needed.
     fn log_ended(&self);
 }
@@ -133,10 +136,16 @@ impl Files {
             self.begin_next(len, host)?;
         }
         let Err(error) = self.write_block(entries, covered_ns, host) else { return Ok(()) };
-        if self.begin_next(len, host).is_err() {
-            return Err(error);
+        let written = match self.begin_next(len, host) {
+            Ok(()) => self.write_block(entries, covered_ns, host),
+            Err(_) => Err(error),
+        };
+        if let (Err(_), Some(file)) = (&written, &self.current) {
+            // The kernel may have the block all the same. It is undone, so it must not be read back,
+            // should this process die before the manifest knows where the file ends.
+            host.log_failed(file.id, file.offset);
         }
-        self.write_block(entries, covered_ns, host)
+        written
     }
 
     fn write_block(&mut self, entries: &Entries, covered_ns: i64, host: &dyn Host) -> Result<()> {

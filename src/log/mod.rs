@@ -185,8 +185,13 @@ impl Log {
     }
 
     /// Adds a control record, in the order in which it took effect: under the lock of its shard.
-    pub(crate) fn append(&self, record: &Record<'_>) {
-        self.state.lock().entries.record(record);
+    /// `counted` is a segment of the journal with the tombstones that it has now.
+    pub(crate) fn append(&self, record: &Record<'_>, counted: Option<(u64, u64)>) {
+        let entries = &mut self.state.lock().entries;
+        entries.record(record);
+        if let Some((segment, tombstones)) = counted {
+            entries.count(segment, tombstones);
+        }
     }
 
     /// Waits until an epoch is on the disk. Not to be called by who is inside an epoch, or holds a

@@ -26,6 +26,8 @@ impl Host for Store {
 
     fn withdraw(&self, _last: u64) {}
 
+    fn log_failed(&self, _file: u64, _end: u64) {}
+
     fn log_ended(&self) {}
 }
 
@@ -44,7 +46,7 @@ fn on_disk(log: &Log, disk: &SimDisk) -> Vec<Digest> {
     let entries = read_all(&*disk.storage(), store, &logs).unwrap().entries.into_iter();
     let digests = entries.filter_map(|entry| match entry {
         Entry::Digests(_, digests) => Some(digests),
-        Entry::Record(_) => None,
+        Entry::Record(_) | Entry::Count(..) => None,
     });
     digests.flatten().collect()
 }

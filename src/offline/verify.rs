@@ -161,7 +161,7 @@ impl View {
         found.files_checked += 1;
         let segment = Segment::open(&self.storage, self.header.store, id)?;
         let path = self.storage.path(&names::numbered(Kind::Journal, id));
-        let verified = segment.verify().map_err(|why| Error::corrupt(&path, why));
+        let verified = segment.verify(0).map_err(|why| Error::corrupt(&path, why));
         self.note(found, verified)?;
         for number in 0..segment.chunks() {
             let chunk = segment.chunk(number);
@@ -180,7 +180,7 @@ impl View {
         found.blocks_checked += logged.blocks;
         let digests = logged.entries.iter().map(|entry| match entry {
             Entry::Digests(_, digests) => digests.len() as u64,
-            Entry::Record(_) => 0,
+            Entry::Record(_) | Entry::Count(..) => 0,
         });
         found.keys_checked += digests.sum::<u64>();
         Ok(())

@@ -1,6 +1,7 @@
 //! Unsealed records of one shard in one segment of the journal, with their index.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::digest::Digest;
 use crate::error::Result;
@@ -9,6 +10,7 @@ use crate::format::chunk::{self, Chunk, ChunkKind, SLOTS};
 use crate::format::record::{Cursor, Record};
 use crate::journal::{Journal, Reservation, Segment};
 use crate::storage::{Region, prefetch};
+use crate::sync::AtomicU64;
 
 /// Words between the record that is written and the line that is fetched.
 const AHEAD: usize = 16;
@@ -31,6 +33,8 @@ pub(crate) struct Active {
     others: Vec<OpenChunk>,
     control: Option<(u32, Cursor)>,
     index: Index,
+    /// Records that were taken out again.
+    withdrawn: AtomicU64,
 }
 
 #[repr(C)]
@@ -59,6 +63,7 @@ impl Active {
             control: None,
             index,
             columns: 0,
+            withdrawn: AtomicU64::new(0),
         }
     }
 
@@ -202,6 +207,7 @@ impl Active {
             for slot in 1..SLOTS {
                 if chunk::read_digest(chunk, slot) == Some(digest) {
                     chunk::clear_digest(chunk, slot);
+                    self.withdrawn.fetch_add(1, Relaxed);
                     held = true;
                 }
             }
@@ -244,6 +250,10 @@ impl Active {
             }
         }
         keys
+    }
+
+    pub(crate) fn withdrawn(&self) -> u64 {
+        self.withdrawn.load(Relaxed)
     }
 
     pub(crate) fn records(&self) -> u64 {

@@ -71,7 +71,9 @@ impl Shard {
             Level::Interval | Level::Sync => true,
         };
         if logged {
-            tools.log.append(record);
+            let segment = self.active.as_ref().filter(|_| record.is_of_tombstone());
+            let counted = segment.map(|active| (active.segment.id, active.segment.tombstones()));
+            tools.log.append(record, counted);
         }
         Ok(())
     }

@@ -349,6 +349,16 @@ impl Storage for DirStorage {
         }
     }
 
+    fn written_back(&self, name: &str, region: &Region) -> Result<()> {
+        // Syncing a single page costs little, and tells of errors with all pages of the file.
+        match region.map() {
+            Some(map) if map.len() > 0 => map
+                .flush_range(map.len() - 1, 1)
+                .map_err(|e| Error::io("writing back", self.path(name), e)),
+            _ => Ok(()),
+        }
+    }
+
     fn sync_names(&self) -> Result<()> {
         File::open(&self.dir)
             .and_then(|dir| dir.sync_all())

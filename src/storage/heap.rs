@@ -96,6 +96,10 @@ impl Storage for HeapStorage {
         Ok(())
     }
 
+    fn written_back(&self, _name: &str, _region: &Region) -> Result<()> {
+        Ok(())
+    }
+
     fn sync_names(&self) -> Result<()> {
         Ok(())
     }

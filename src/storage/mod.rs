@@ -66,6 +66,12 @@ pub(crate) trait Storage: Send + Sync {
     /// Writes a region's dirty pages to the disk and waits for it.
     fn sync(&self, name: &str, region: &Region) -> Result<()>;
 
+    /// An error says that the kernel could not write back some pages of a map, since the file was
+    /// opened or since this was asked last. It takes them for clean now, and may drop them: a later
+    /// sync would succeed without them. That there is no error says nothing of pages that were not
+    /// written yet.
+    fn written_back(&self, name: &str, region: &Region) -> Result<()>;
+
     /// Makes creations, renames and removals survive power loss.
     fn sync_names(&self) -> Result<()>;
 

@@ -133,6 +133,12 @@ impl Region {
         }
     }
 
+    /// Whether both are of one mapping.
+    #[cfg(feature = "test-storage")]
+    pub(crate) fn shares_with(&self, other: &Region) -> bool {
+        Arc::ptr_eq(&self.owner, &other.owner)
+    }
+
     /// The mapping below, if it is one.
     pub(crate) fn map(&self) -> Option<&memmap2::MmapRaw> {
         (*self.owner).downcast_ref()

@@ -1,12 +1,15 @@
 //! A disk that loses power: storage for tests, which keeps beside the content of each file what of
 //! it is on the disk, and makes images of what a power loss may leave.
 
-use std::collections::BTreeMap;
+mod image;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
+pub use image::{Image, Mix};
 use parking_lot::Mutex;
 
 use super::{FileWriter, Region, Storage};
@@ -56,6 +59,8 @@ struct SimFile {
     inode: u64,
     live: Region,
     on_disk: Mutex<OnDisk>,
+    /// Some pages could not be written back, and nobody was told.
+    failed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -76,33 +81,6 @@ pub struct Fault {
     pub kind: std::io::ErrorKind,
 }
 
-/// What a power loss may find: files as they are seen and as they are on the disk.
-#[derive(Clone)]
-pub struct Image {
-    /// Operations that were acknowledged before the image was made.
-    pub acknowledged: u64,
-    live: BTreeMap<u64, Vec<u8>>,
-    on_disk: BTreeMap<u64, Vec<u8>>,
-    synced: BTreeMap<String, u64>,
-    changes: Vec<Unsynced>,
-    next_inode: u64,
-    boot: [u8; 16],
-}
-
-/// A change of the directory that was not synced: a name that goes, and one that is set to an inode.
-type Unsynced = (Option<String>, Option<(String, u64)>);
-
-/// What survives of what was not synced.
-#[derive(Clone, Copy, Debug)]
-pub struct Mix {
-    /// Decides which parts.
-    pub seed: u64,
-    /// Bytes of a part: 1, 512, 4096.
-    pub unit: usize,
-    /// How many of 256 parts survive.
-    pub survive: u8,
-}
-
 fn next(random: &mut u64) -> u64 {
     *random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *random;
@@ -114,7 +92,7 @@ fn next(random: &mut u64) -> u64 {
 impl SimFile {
     fn new(inode: u64, len: u64) -> Option<Self> {
         let live = Region::heap(usize::try_from(len).ok()?)?;
-        Some(SimFile { inode, live, on_disk: Mutex::default() })
+        Some(SimFile { inode, live, on_disk: Mutex::default(), failed: AtomicBool::new(false) })
     }
 
     fn with(inode: u64, bytes: &[u8]) -> Option<Self> {
@@ -127,6 +105,18 @@ impl SimFile {
         let mut bytes = vec![0; self.live.len()];
         self.live.read_bytes(0, &mut bytes);
         bytes
+    }
+
+    /// Drops clean pages: they are read again as they are on the disk.
+    fn drop_clean(&self) {
+        let (live, on_disk) = (self.content(), self.on_disk.lock());
+        let pages =
+            live.chunks(PAGE).zip(on_disk.bytes.chunks(PAGE)).zip(on_disk.believed.chunks(PAGE));
+        for (number, ((live, bytes), believed)) in pages.enumerate() {
+            if live == believed && live != bytes {
+                self.live.write_bytes(number * PAGE, bytes);
+            }
+        }
     }
 
     /// Writes dirty pages. A sync that fails leaves some unwritten, and takes them for clean.
@@ -225,12 +215,37 @@ impl SimDisk {
         self.disk.state.lock().filesystem
     }
 
+    /// The kernel writes dirty pages back by itself, and cannot write some of them. It takes them for
+    /// clean all the same, and tells who asks next. `seed` decides which.
+    pub fn fail_write_back(&self, seed: u64) {
+        let mut state = self.disk.state.lock();
+        state.random = seed;
+        let files: Vec<_> = state.files.values().cloned().collect();
+        for file in files {
+            let dirty = file.content() != file.on_disk.lock().believed;
+            file.sync(Some(&mut state.random));
+            file.failed.fetch_or(dirty, AcqRel);
+        }
+    }
+
+    /// The kernel drops what it knows of files that nobody has open: errors that nobody was told of.
+    pub fn drop_inodes(&self) {
+        self.disk.state.lock().files.values().for_each(|file| file.failed.store(false, Release));
+    }
+
+    /// The kernel drops clean pages, as it does when memory is short.
+    pub fn drop_caches(&self) {
+        self.disk.state.lock().files.values().for_each(|file| file.drop_clean());
+    }
+
     fn image(&self, state: &State) -> Image {
         let acknowledged = self.disk.acknowledged.load(Acquire);
         let mut image = Image {
             acknowledged,
             live: BTreeMap::new(),
             on_disk: BTreeMap::new(),
+            believed: BTreeMap::new(),
+            failed: BTreeSet::new(),
             synced: BTreeMap::new(),
             changes: Vec::new(),
             next_inode: state.next_inode,
@@ -276,7 +291,22 @@ impl SimDisk {
             Ok(()) => file.sync(None),
             Err(_) => file.sync(Some(&mut self.disk.state.lock().random)),
         }
-        called
+        called?;
+        self.report(file)
+    }
+
+    /// What could not be written back before is told once.
+    fn report(&self, file: &SimFile) -> Result<()> {
+        match file.failed.swap(false, AcqRel) {
+            false => Ok(()),
+            true => Err(Error::io("syncing", self.path("a file"), std::io::ErrorKind::Other)),
+        }
+    }
+
+    fn file_of(&self, region: &Region) -> Option<Arc<SimFile>> {
+        let files = self.disk.state.lock().files.clone();
+        // Its name may be gone, its pages are not.
+        files.into_values().find(|file| file.live.shares_with(region))
     }
 
     fn add(&self, name: &str, len: u64) -> Result<Arc<SimFile>> {
@@ -296,84 +326,6 @@ impl SimDisk {
 
     fn file(&self, name: &str) -> Option<Arc<SimFile>> {
         self.disk.state.lock().files.get(name).cloned()
-    }
-}
-
-impl Image {
-    fn add(&mut self, file: &Arc<SimFile>) {
-        self.live.entry(file.inode).or_insert_with(|| file.content());
-        self.on_disk.entry(file.inode).or_insert_with(|| file.on_disk.lock().bytes.clone());
-    }
-
-    /// The disk as the kernel has it when only the process died.
-    #[must_use]
-    pub fn after_kill(&self) -> SimDisk {
-        let mut directory = self.synced.clone();
-        for (gone, set) in &self.changes {
-            if let Some(name) = gone {
-                directory.remove(name);
-            }
-            directory.extend(set.clone());
-        }
-        let mut state = State { next_inode: self.next_inode, ..State::default() };
-        for (name, inode) in &directory {
-            let live = &self.live[inode];
-            let Some(file) = SimFile::with(*inode, live) else { continue };
-            let on_disk = self.on_disk[inode].clone();
-            *file.on_disk.lock() = OnDisk { believed: on_disk.clone(), bytes: on_disk };
-            state.files.insert(name.clone(), Arc::new(file));
-        }
-        // What else the disk may hold matters only if the power fails before the next sync.
-        state.synced.clone_from(&state.files);
-        SimDisk::on_boot(state, self.boot)
-    }
-
-    /// A disk as one power loss may leave it.
-    #[must_use]
-    pub fn after_power_loss(&self, mix: Mix) -> SimDisk {
-        let mut random = mix.seed;
-        let survives = |random: &mut u64| (next(random) as u8 as u16) < u16::from(mix.survive);
-        let mut directory = self.synced.clone();
-        for (gone, set) in &self.changes {
-            if survives(&mut random) {
-                if let Some(name) = gone {
-                    directory.remove(name);
-                }
-                directory.extend(set.clone());
-            }
-        }
-        let mut state = State { next_inode: self.next_inode, ..State::default() };
-        for (name, inode) in directory {
-            let bytes = self.mixed(inode, mix, &mut random);
-            let Some(file) = SimFile::with(inode, &bytes) else { continue };
-            *file.on_disk.lock() = OnDisk { believed: bytes.clone(), bytes };
-            state.files.insert(name, Arc::new(file));
-        }
-        state.synced.clone_from(&state.files);
-        state.random = random;
-        SimDisk::with(state)
-    }
-
-    /// The content of a file: parts as on the disk and parts as last seen. A file that was never
-    /// synced may have any length.
-    fn mixed(&self, inode: u64, mix: Mix, random: &mut u64) -> Vec<u8> {
-        let (live, on_disk) = (&self.live[&inode], &self.on_disk[&inode]);
-        let mut bytes = on_disk.clone();
-        if bytes.len() != live.len() {
-            let len = match next(random) % 4 {
-                0 => 0,
-                1 => (next(random) % (live.len() as u64 + 1)) as usize,
-                _ => live.len(),
-            };
-            bytes.resize(len.max(on_disk.len()), 0);
-        }
-        for (bytes, live) in bytes.chunks_mut(mix.unit).zip(live.chunks(mix.unit)) {
-            let len = bytes.len();
-            if *bytes != live[..len] && (next(random) as u8 as u16) < u16::from(mix.survive) {
-                bytes.copy_from_slice(&live[..len]);
-            }
-        }
-        bytes
     }
 }
 
@@ -457,13 +409,15 @@ impl Storage for SimDisk {
     }
 
     fn sync(&self, name: &str, region: &Region) -> Result<()> {
-        let files = self.disk.state.lock().files.clone();
-        // Its name may be gone, its pages are not.
-        let same = |file: &&Arc<SimFile>| file.live.address() == region.address();
-        match files.values().find(same) {
-            Some(file) => self.sync_file(file),
+        match self.file_of(region) {
+            Some(file) => self.sync_file(&file),
             None => self.call("syncing", name),
         }
+    }
+
+    fn written_back(&self, name: &str, region: &Region) -> Result<()> {
+        self.call("writing back", name)?;
+        self.file_of(region).map_or(Ok(()), |file| self.report(&file))
     }
 
     fn sync_names(&self) -> Result<()> {

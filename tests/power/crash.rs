@@ -59,6 +59,7 @@ pub(crate) fn crash_at_any_call(level: Level, numbers: Numbers, mixes: u64) {
     let mut judge = Judge {
         level,
         crash: Crash::Kill,
+        distrusted: false,
         fates: &fates,
         passed: script.passed(),
         what: format!("{level:?}, {name}, kill"),
@@ -85,6 +86,7 @@ pub(crate) fn crash_during_recovery(level: Level, numbers: Numbers, mixes: u64) 
     let mut judge = Judge {
         level,
         crash: Crash::PowerLoss,
+        distrusted: false,
         fates: &fates,
         passed: script.passed(),
         what: String::new(),
@@ -129,20 +131,53 @@ pub(crate) fn fail_a_call(level: Level, numbers: Numbers) {
     let Some(mut script) = Script::begin(level, script, disk.clone()) else { return };
     script.run(30);
     let what = format!("{level:?}, {name}, {fault:?}");
-    judge_after(&script, &disk.snapshot(), &what, &mut rng);
+    judge_after(&script, &disk.snapshot(), script.is_distrusted(), &what, &mut rng);
     // The disk works again: so does the store, without being opened anew.
     disk.set_fault(None);
     script.run(20);
     let what = format!("{what}, and works again");
-    judge_after(&script, &disk.snapshot(), &what, &mut rng);
+    judge_after(&script, &disk.snapshot(), script.is_distrusted(), &what, &mut rng);
 }
 
-fn judge_after(script: &Script, image: &Image, what: &str, rng: &mut Rng) {
+/// The kernel cannot write back some of what is dirty. The store looks and goes on without it, or dies
+/// before it has looked; then memory is short.
+pub(crate) fn after_a_failed_write_back(level: Level, seed: u64) {
+    let mut rng = Rng::new(seed);
+    let disk = SimDisk::new();
+    let mut script =
+        Script::begin(level, Rng::new(seed), disk.clone()).expect("a disk without faults");
+    script.run(5 + rng.below(40) as usize);
+    let what = format!("{level:?}, run {seed}, failed write-back");
+    disk.fail_write_back(rng.next());
+    if rng.below(4) == 0 {
+        // No new files: it stays as it is.
+        disk.set_capacity(Some(0));
+    }
+    let looks = rng.below(3) > 0;
+    if looks {
+        script.settle();
+    }
+    script.run(rng.below(10) as usize);
+    let distrusted = !looks || script.is_distrusted();
+    if !distrusted {
+        // Nothing that it relies on is lost by this.
+        disk.drop_caches();
+        script.run(10);
+    }
+    let image = disk.snapshot();
+    let what = format!("{what}, looked: {looks}, distrusted: {distrusted}");
+    judge_after(&script, &image, distrusted, &what, &mut rng);
+    let short = image.after_kill();
+    short.drop_caches();
+    judge_after(&script, &short.snapshot(), distrusted, &format!("{what}, dropped"), &mut rng);
+}
+
+fn judge_after(script: &Script, image: &Image, distrusted: bool, what: &str, rng: &mut Rng) {
     let fates = script.fates(image.acknowledged);
     let (level, passed) = (script.level, script.passed());
     for crash in [Crash::Kill, Crash::PowerLoss] {
         let what = format!("{what}, {crash:?}");
-        let judge = Judge { level, crash, fates: &fates, passed, what };
+        let judge = Judge { level, crash, distrusted, fates: &fates, passed, what };
         let disk = match crash {
             Crash::Kill => image.after_kill(),
             Crash::PowerLoss => image.after_power_loss(any_mix(rng)),

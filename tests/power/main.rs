@@ -10,8 +10,10 @@ mod crash;
 mod judge;
 mod script;
 
-use common::env_number;
 use common::ops::Level;
+use common::{env_number, start};
+use onceonly::ManualClock;
+use onceonly::sim::SimDisk;
 
 const MIXES: u64 = 20;
 
@@ -38,6 +40,38 @@ fn sync_loses_nothing_to_power_loss() {
 #[test]
 fn recovery_may_be_interrupted() {
     runs().for_each(|seed| crash::during_recovery(seed, MIXES));
+}
+
+/// What the kernel could not write back is not relied on: by the store that runs, and by the next.
+#[test]
+fn a_failed_write_back_is_not_taken_for_done() {
+    for seed in runs() {
+        Level::ALL.into_iter().for_each(|level| crash::after_a_failed_write_back(level, seed));
+    }
+}
+
+/// Promise 1: pages that the kernel could not write back are gone, and it has forgotten the error too.
+/// A key that was forgotten stays so: the log counts the tombstones of the journal.
+#[test]
+fn a_forgotten_key_stays_forgotten_without_the_pages_that_say_so() {
+    for keys in 1..60 {
+        for level in Level::ALL {
+            let (disk, clock) = (SimDisk::new(), ManualClock::new(start()));
+            let store = script::builder(level, &clock).open_simulated(&disk).unwrap();
+            let keys: Vec<String> = (0..keys).map(|n| format!("key-{n}")).collect();
+            store.observe_batch(&keys).unwrap();
+            for key in &keys {
+                assert!(store.forget(key).unwrap());
+            }
+            disk.fail_write_back(keys.len() as u64);
+            let disk = disk.snapshot().after_kill();
+            disk.drop_caches();
+            disk.drop_inodes();
+            let store = script::builder(level, &clock).open_simulated(&disk).unwrap();
+            let live = store.contains_batch(&keys).unwrap();
+            assert!(!live.contains(&true), "{level:?}, {} keys: a false duplicate", keys.len());
+        }
+    }
 }
 
 /// Nothing panics, an error marks nothing, what was acknowledged stays, and the store goes on when

@@ -88,6 +88,16 @@ impl Script {
         self.passed
     }
 
+    /// Waits for the background, which looks whether the kernel could write back what is in maps.
+    pub(crate) fn settle(&self) {
+        self.store.settle();
+    }
+
+    /// What is in maps may be lost by a kill.
+    pub(crate) fn is_distrusted(&self) -> bool {
+        self.store.stats().write_back_failed
+    }
+
     fn fresh_keys(&mut self, count: u64) -> Vec<String> {
         let first = self.fresh;
         self.fresh += count;

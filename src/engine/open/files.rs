@@ -74,6 +74,8 @@ impl Opening {
             );
         let reason = if !self.trusted {
             Some("the machine was restarted, or the files were moved")
+        } else if self.filters_suspect {
+            Some("the kernel could not write them back")
         } else if !same {
             Some("window, slices or shards have changed")
         } else {

@@ -18,6 +18,7 @@ use crate::config::{Config, Durability};
 use crate::error::{Error, Result};
 use crate::exact::run::Run;
 use crate::filter::{Columns, Filter};
+use crate::format::clock::Maps;
 use crate::format::header::StoreHeader;
 use crate::format::manifest::Manifest;
 use crate::format::names;
@@ -75,6 +76,8 @@ struct Opening {
     report: RecoveryReport,
     /// Boot and place are those of the last open: what was mapped then is as it was left.
     trusted: bool,
+    /// Filters may lack what the kernel could not write back.
+    filters_suspect: bool,
     /// Keys may have been refreshed: several slices hold them.
     refreshes: bool,
     /// The files lie where they lay at the last open: this is no copy.
@@ -105,6 +108,7 @@ fn open(config: Config, storage: Arc<dyn Storage>) -> Result<Arc<Engine>> {
         manifest,
         report,
         trusted: false,
+        filters_suspect: false,
         refreshes,
         same_place: false,
         source: Source::default(),
@@ -124,6 +128,9 @@ fn open(config: Config, storage: Arc<dyn Storage>) -> Result<Arc<Engine>> {
     let source = std::mem::take(&mut opening.source);
     let engine = opening.assemble(time, timeline, &runs, filters)?;
     recover::replay(&engine, source)?;
+    // From here on nothing is read from maps of before that were suspect.
+    engine.time.set_suspect(Maps::Journal, false);
+    engine.time.set_suspect(Maps::Filters, false);
     // Models do the background work in threads of their own.
     if cfg!(not(all(test, loom))) {
         engine.begin_background();

@@ -4,11 +4,14 @@
 //! a clean close (they were synced). After a power loss they are not, and the logs decide: they have
 //! the tombstones of every level, and all marks of `Interval` and `Sync`.
 
+use std::collections::HashMap;
+
 use super::Opening;
 use super::files::is_lost;
 use crate::engine::time::NO_WATERMARK;
 use crate::error::Result;
 use crate::format::chunk::{self, ChunkKind};
+use crate::format::log::Entry;
 use crate::format::manifest::Era;
 use crate::format::names::{self, Kind};
 use crate::journal::Segment;
@@ -41,7 +44,7 @@ impl Opening {
             return Ok(());
         }
         let whole = self.trusted || self.report.clean_close;
-        let damage = if whole { self.verify_journals()? } else { None };
+        let damage = if whole { self.verify_journals(&self.logged_tombstones()?)? } else { None };
         if whole && damage.is_none() {
             if !self.trusted && !self.same_place {
                 // A copy: what the original acknowledged after it was closed is not here.
@@ -80,13 +83,36 @@ impl Opening {
         self.losses.push(Loss { from_ns, reason: reason.to_owned() });
     }
 
+    /// How many tombstones each segment has at least. The logs were synced: what they count was there
+    /// when the last owner died, though the kernel may have failed to write it back since. After a
+    /// clean close the journal was synced too.
+    fn logged_tombstones(&self) -> Result<HashMap<u64, u64>> {
+        let mut counts = HashMap::new();
+        if self.report.clean_close {
+            return Ok(counts);
+        }
+        let logged = match log::read_all(&*self.storage, self.header.store, &self.manifest.logs) {
+            Ok(logged) => logged,
+            Err(error) if is_lost(&error) => return Ok(counts),
+            Err(error) => return Err(error),
+        };
+        for entry in logged.entries {
+            if let Entry::Count(segment, tombstones) = entry {
+                let least = counts.entry(segment).or_insert(0);
+                *least = tombstones.max(*least);
+            }
+        }
+        Ok(counts)
+    }
+
     /// Whether the journal is what it should be, and if not, why.
-    fn verify_journals(&self) -> Result<Option<String>> {
+    fn verify_journals(&self, tombstones: &HashMap<u64, u64>) -> Result<Option<String>> {
         for id in &self.manifest.journals {
             let name = names::numbered(Kind::Journal, *id);
             match Segment::open(&*self.storage, self.header.store, *id) {
                 Ok(segment) => {
-                    if let Err(why) = segment.verify() {
+                    let logged = tombstones.get(id).copied().unwrap_or(0);
+                    if let Err(why) = segment.verify(logged) {
                         return Ok(Some(format!("{name}: {why}")));
                     }
                 }
@@ -101,11 +127,16 @@ impl Opening {
     /// whatever became of the record of time.
     pub(super) fn newest_start(&self) -> i64 {
         let mut newest = self.manifest.runs.iter().map(|run| run.slice).max().unwrap_or(0);
-        if let Source::Logs { logged, chunks } = &self.source {
-            newest = newest.max(logged.newest_slice());
-            if *chunks {
-                newest = newest.max(self.newest_chunk());
+        match &self.source {
+            Source::Logs { logged, chunks } => {
+                newest = newest.max(logged.newest_slice());
+                if *chunks {
+                    newest = newest.max(self.newest_chunk());
+                }
             }
+            // The watermark is not on the clock of the machine.
+            Source::Journal if self.config.event_time => newest = newest.max(self.newest_chunk()),
+            Source::Journal | Source::Nothing(_) => {}
         }
         start_of(&self.manifest.eras, newest).unwrap_or(NO_WATERMARK)
     }
@@ -163,8 +194,8 @@ pub(in crate::engine) fn open_if_there(opening: Result<Segment>) -> Result<Optio
 impl Logged {
     fn newest_slice(&self) -> u64 {
         let slices = self.entries.iter().map(|entry| match entry {
-            crate::format::log::Entry::Digests(slice, _) => *slice,
-            crate::format::log::Entry::Record(_) => 0,
+            Entry::Digests(slice, _) => *slice,
+            Entry::Record(_) | Entry::Count(..) => 0,
         });
         slices.max().unwrap_or(0)
     }

@@ -1,12 +1,15 @@
 //! What of a store's directory can be trusted: leftovers, maps and time.
 
 use super::Opening;
+use super::files::is_lost;
 use super::salvage::Source;
 use crate::engine::time::{EngineTime, Floors, NO_WATERMARK};
 use crate::error::{Error, Result};
-use crate::format::manifest::Hole;
+use crate::format::manifest::{Hole, LogEntry};
 use crate::format::{clock, names};
 use crate::storage::Region;
+
+const NOT_WRITTEN_BACK: &str = "the kernel could not write back a part of the journal";
 
 impl Opening {
     /// Deletes what interrupted work left behind, and sets aside what is not ours.
@@ -55,6 +58,24 @@ impl Opening {
             // It is written before anything is acknowledged.
             self.trusted = false;
         }
+        if self.trusted {
+            // They may have lost pages that a kill alone would have left.
+            let journals = self.manifest.journals.iter().map(|id| (names::Kind::Journal, *id));
+            let filters = self.manifest.filters.iter().map(|f| (names::Kind::Filter, f.file));
+            let journal = self.is_written_back(clock, clock::Maps::Journal, journals)?;
+            self.filters_suspect = !self.is_written_back(clock, clock::Maps::Filters, filters)?;
+            if !journal {
+                self.trusted = false;
+                self.report.damage.push(NOT_WRITTEN_BACK.to_owned());
+            }
+        }
+        if let Some((file, end)) = clock::log_end(clock.cells()).filter(|_| same_boot) {
+            let mut logs = self.manifest.logs.iter_mut();
+            let in_use = |log: &&mut LogEntry| log.file == file && log.end == LogEntry::IN_USE;
+            if let Some(log) = logs.find(in_use) {
+                log.end = end;
+            }
+        }
         // The device may have another number after a reboot.
         self.same_place = self.manifest.place[8..] == place[8..];
         if !self.manifest.close_error.is_empty() {
@@ -63,6 +84,30 @@ impl Opening {
         self.manifest.boot_id = boot_id;
         self.manifest.place = place;
         Ok(())
+    }
+
+    /// Whether the kernel could write back what the last owner stored into these maps.
+    fn is_written_back(
+        &self,
+        clock: &Region,
+        maps: clock::Maps,
+        files: impl Iterator<Item = (names::Kind, u64)>,
+    ) -> Result<bool> {
+        let mut names: Vec<_> = files.map(|(kind, id)| names::numbered(kind, id)).collect();
+        names.sort_unstable();
+        names.dedup();
+        for name in names {
+            match self.storage.open(&name, false) {
+                Ok(region) if self.storage.written_back(&name, &region).is_err() => {
+                    return Ok(false);
+                }
+                // What is missing or damaged is found when it is read.
+                Ok(_) => {}
+                Err(error) if is_lost(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(!clock::is_suspect(clock.cells(), maps))
     }
 
     /// Where time stands now: as the newest record of it says, and never before what is on the disk.
