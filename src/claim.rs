@@ -204,7 +204,9 @@ pub(crate) fn claim_batch(
 pub(crate) fn commit_batch(
     guards: impl IntoIterator<Item = ClaimGuard>,
 ) -> Vec<std::result::Result<(), CommitError>> {
-    let guards: Vec<ClaimGuard> = guards.into_iter().collect();
+    let mut guards: Vec<ClaimGuard> = guards.into_iter().collect();
+    // A guard whose commit has failed comes back settled, and may be committed again.
+    guards.iter_mut().for_each(|guard| *guard.settled.get_mut() = false);
     let mut failed: Vec<Option<Error>> = Vec::new();
     for (first, guard) in guards.iter().enumerate() {
         // A guard is settled once its store's turn came.

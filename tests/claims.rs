@@ -278,3 +278,16 @@ fn absurd_claim_options_are_refused() {
     let guard = granted(store.claim_with("a", longest).unwrap());
     assert_eq!(guard.note().unwrap(), vec![7; 2048]);
 }
+
+/// A guard that came back from a failed commit is committed by a batch, not only said to be.
+#[test]
+fn a_failed_commit_may_be_tried_again_in_a_batch() {
+    let store = Dedup::builder().window(Duration::from_secs(60)).max_keys(1).in_memory().unwrap();
+    let (first, second) = (store.claim("a").unwrap(), store.claim("b").unwrap());
+    granted(first).commit().unwrap();
+    let (guard, error) = granted(second).commit().unwrap_err().into_parts();
+    assert!(matches!(error, Error::Full { .. }), "{error}");
+    assert!(store.forget("a").unwrap());
+    assert!(store.commit_batch([guard]).iter().all(Result::is_ok));
+    assert!(store.contains("b").unwrap(), "acknowledged, yet not marked");
+}
