@@ -44,6 +44,8 @@ impl Host for Machine {
         self.withdrawn.fetch_max(last, SeqCst);
     }
 
+    fn log_failed(&self, _file: u64, _end: u64) {}
+
     fn log_ended(&self) {}
 }
 
