@@ -225,12 +225,14 @@ fn report(live: u64, machine: &Machine<'_>, columns: &[Vec<f64>]) -> String {
             let _ = write!(text, "{:>12.0}", column[row]);
         }
     }
-    let choice = choose(shards, columns, default);
+    let choice = choose(machine, columns);
     let _ = writeln!(
         text,
-        "\n\nrecommended: {}{}, {}: {:.0} ns a key, {} a second",
+        "\n\nrecommended: {}{}, {}{}, {}: {:.0} ns a key, {} a second",
         plural(choice.shards, "shard"),
         if choice.shards == default { " (the default)" } else { "" },
+        plural(choice.threads, "thread"),
+        if threads.last() == Some(&choice.threads) { "" } else { " (more were no faster)" },
         if choice.batch == 1 {
             "one key at a time".to_owned()
         } else {
@@ -249,25 +251,30 @@ fn plural(number: usize, word: &str) -> String {
 #[derive(Debug, PartialEq)]
 struct Choice {
     shards: usize,
+    threads: usize,
     batch: usize,
     ns: f64,
 }
 
-/// By the fastest with all threads: the library's own number of shards unless another is clearly
-/// faster, then the smallest batch that is nearly as fast as the fastest.
-fn choose(shards: &[usize], columns: &[Vec<f64>], default: usize) -> Choice {
-    let with_all = |column: &[f64]| column[column.len() - BATCHES.len()..].to_vec();
-    let least = |column: &[f64]| with_all(column).into_iter().fold(f64::INFINITY, f64::min);
-    let best = (0..shards.len()).min_by(|&a, &b| least(&columns[a]).total_cmp(&least(&columns[b])));
-    let best = best.unwrap_or_default();
-    let own = shards.iter().position(|&number| number == default);
-    let taken = match own {
-        Some(own) if least(&columns[own]) <= least(&columns[best]) * MARGIN => own,
-        _ => best,
+/// As few threads as are nearly as fast as any number of them: work in the background needs a core
+/// too. Then the library's own number of shards unless another is clearly faster with those threads,
+/// then the smallest batch that is nearly as fast as the fastest.
+fn choose(machine: &Machine<'_>, columns: &[Vec<f64>]) -> Choice {
+    let &Machine { threads, shards, default, .. } = machine;
+    let with = |column: usize, row: usize| &columns[column][row * BATCHES.len()..][..BATCHES.len()];
+    let least = |times: &[f64]| times.iter().copied().fold(f64::INFINITY, f64::min);
+    let of_row = |row: usize| {
+        (0..shards.len()).map(|column| least(with(column, row))).fold(f64::INFINITY, f64::min)
     };
-    let (times, fastest) = (with_all(&columns[taken]), least(&columns[taken]));
-    let at = times.iter().position(|&ns| ns <= fastest * MARGIN).unwrap_or_default();
-    Choice { shards: shards[taken], batch: BATCHES[at], ns: times[at] }
+    let fastest = (0..threads.len()).map(of_row).fold(f64::INFINITY, f64::min);
+    let row = (0..threads.len()).find(|&row| of_row(row) <= fastest * MARGIN).unwrap_or_default();
+    let is_near = |column: &usize| least(with(*column, row)) <= of_row(row) * MARGIN;
+    let own = shards.iter().position(|&number| number == default).filter(is_near);
+    let is_best = |column: &usize| least(with(*column, row)) <= of_row(row);
+    let taken = own.or_else(|| (0..shards.len()).find(is_best)).unwrap_or_default();
+    let times = with(taken, row);
+    let at = times.iter().position(|&ns| ns <= least(times) * MARGIN).unwrap_or_default();
+    Choice { shards: shards[taken], threads: threads[row], batch: BATCHES[at], ns: times[at] }
 }
 
 #[cfg(test)]
@@ -279,11 +286,28 @@ mod tests {
         let slow = vec![100.0, 90.0, 80.0, 70.0, 60.0, 60.0];
         let near = vec![99.0, 50.0, 41.0, 40.0, 42.0, 43.0];
         let fast = vec![99.0, 50.0, 40.0, 39.0, 42.0, 43.0];
-        let shards = [1, 16, 64];
+        let machine = Machine { cores: 2, threads: &[2], shards: &[1, 16, 64], default: 16 };
+        let chosen = |shards, ns| Choice { shards, threads: 2, batch: 32, ns };
         let columns = [slow.clone(), near, fast.clone()];
-        assert_eq!(choose(&shards, &columns, 16), Choice { shards: 16, batch: 32, ns: 41.0 });
+        assert_eq!(choose(&machine, &columns), chosen(16, 41.0));
         let columns = [slow.clone(), slow, fast];
-        assert_eq!(choose(&shards, &columns, 16), Choice { shards: 64, batch: 32, ns: 40.0 });
+        assert_eq!(choose(&machine, &columns), chosen(64, 40.0));
+    }
+
+    /// Threads that gain nothing are not recommended, and the last line says so.
+    #[test]
+    fn more_threads_have_to_be_clearly_faster() {
+        let machine = Machine { cores: 2, threads: &[1, 2], shards: &[8], default: 8 };
+        let column = |one: f64, two: f64| vec![[vec![one; 6], vec![two; 6]].concat()];
+        let threads = |one, two| choose(&machine, &column(one, two)).threads;
+        assert_eq!((threads(50.0, 30.0), threads(50.0, 49.0), threads(50.0, 60.0)), (2, 1, 1));
+        let told = report(7, &machine, &column(50.0, 60.0));
+        assert!(
+            told.contains(", 1 thread (more were no faster), one key at a time: 50 ns"),
+            "{told}"
+        );
+        let told = report(7, &machine, &column(50.0, 30.0));
+        assert!(told.contains(", 2 threads, one key at a time: 30 ns"), "{told}");
     }
 
     /// The recommendation calls a number of shards the default only if the library takes it.

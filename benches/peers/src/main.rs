@@ -5,6 +5,7 @@ mod args;
 mod cli;
 mod compare;
 mod contestants;
+mod first_page;
 mod floor;
 mod growth;
 #[allow(dead_code, reason = "shared with the library's own benches")]
@@ -22,6 +23,7 @@ mod report;
 mod results;
 mod scaling;
 mod tables;
+mod targets;
 #[cfg(test)]
 mod tests;
 
@@ -57,7 +59,7 @@ usage: onceonly-peers COMMAND [--OPTION VALUE]…
               --planned 1M   --times 10
   floor     what this machine charges for hashing, locking and memory
 
-  all       all of these, then the tables of docs/performance.md and the pictures
+  all       all of these, then the tables of docs/performance.md and README.md, and the pictures
               --only compare,latency (parts)   --quick (a trial; results in the data directory)
               --resume (leave out what was measured with this engine)
   tables, pictures   make them again from benches/results

@@ -32,7 +32,8 @@ pub(crate) fn main(mut args: Args) -> Result<()> {
     );
     let head = ["keys", "planned_right", "planned_small", "throughput", "filter_for", "rebuilding"];
     let mut table = Table::new(title, &head);
-    let (mut all, mut after) = (Vec::new(), Vec::new());
+    // Throughput by chunk, with the size of the filter and whether it is being rebuilt.
+    let mut all: Vec<(f64, u64, bool)> = Vec::new();
     while stream.new_keys() < WINDOWS * live {
         stream.fill(len, &mut chunk);
         let turn = all.len() % 2;
@@ -49,10 +50,7 @@ pub(crate) fn main(mut args: Args) -> Result<()> {
         // Neither waits for its background work here: a rebuild is to be seen while it runs.
         let stats = small.dedup().stats();
         let share = took[0] / took[1];
-        all.push(share);
-        if stats.filters_rebuilding == 0 && stats.filter_capacity >= live {
-            after.push(share);
-        }
+        all.push((share, stats.filter_capacity, stats.filters_rebuilding > 0));
         table.row([
             stream.new_keys().to_string(),
             ns(took[0]),
@@ -66,7 +64,11 @@ pub(crate) fn main(mut args: Args) -> Result<()> {
     let settled = Instant::now();
     small.settle();
     say(format_args!("    settled in {:.1?}", settled.elapsed()))?;
-    let worst = all.iter().copied().fold(f64::INFINITY, f64::min);
+    let worst = all.iter().map(|chunk| chunk.0).fold(f64::INFINITY, f64::min);
+    // Rebuilt for the last time.
+    let last = all.last().map_or(0, |chunk| chunk.1);
+    let rebuilt = all.iter().filter(|&&(_, size, rebuilding)| size == last && !rebuilding);
+    let after: Vec<f64> = rebuilt.map(|chunk| chunk.0).collect();
     say(format_args!(
         "    throughput, as a part of that of the store planned right: {} at worst (wanted: 0.5), \
          {} once rebuilt (wanted: 0.7; median of {} chunks)",

@@ -55,7 +55,7 @@ fn left(style: TextStyle<'static>) -> TextStyle<'static> {
 
 /// The line below a picture.
 fn source(results: &Results) -> String {
-    format!("commit {}, {}", results.about("commit"), results.about("machine"))
+    format!("at \"{}\", {}", results.about("commit"), results.about("machine"))
 }
 
 struct Line {

@@ -25,10 +25,11 @@ pub(crate) fn command() -> String {
 }
 
 /// The code that decides the results.
-const CODE: [&str; 4] = ["../../src", "../../cli/src", "../../Cargo.lock", "../../Cargo.toml"];
+const CODE: [&str; 1] = ["../../src"];
 
-/// The last commit that changed the engine or the command, and whether they, or this crate, have
-/// been changed since. Results and pages may change without making results older.
+/// The subject of the last commit that changed the engine, and whether it, or this crate, has been
+/// changed since. Results and pages may change without making results older; and a subject stays when
+/// a branch is put on top of others, which a hash does not.
 pub(crate) fn commit() -> String {
     let git = |args: &[&str], paths: &[&str]| {
         let mut command = Command::new("git");
@@ -36,16 +37,16 @@ pub(crate) fn commit() -> String {
         let output = command.output().ok().filter(|output| output.status.success())?;
         Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
-    let Some(hash) = git(&["log", "-1", "--format=%h", "--abbrev=10"], &CODE) else {
+    let Some(subject) = git(&["log", "-1", "--format=%s"], &CODE) else {
         return "unknown".to_owned();
     };
     let mut paths = CODE.to_vec();
     paths.push(".");
     let changed = git(&["status", "--porcelain", "--untracked-files=no"], &paths);
     if changed.is_some_and(|files| !files.is_empty()) {
-        return format!("{hash} with changes");
+        return format!("{subject} (with changes)");
     }
-    hash
+    subject
 }
 
 pub(crate) fn machine() -> String {

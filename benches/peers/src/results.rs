@@ -98,6 +98,7 @@ pub(crate) fn images_dir() -> PathBuf {
     root().join("docs/images")
 }
 
-pub(crate) fn page() -> PathBuf {
-    root().join("docs/performance.md")
+/// The pages with tables that are made from results.
+pub(crate) fn pages() -> [PathBuf; 2] {
+    ["docs/performance.md", "README.md"].map(|page| root().join(page))
 }

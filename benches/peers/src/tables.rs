@@ -1,4 +1,4 @@
-//! The tables of docs/performance.md, made from the files of results: what stands between
+//! The tables of docs/performance.md and README.md, made from the files of results: what stands between
 //! `<!-- generated: NAME -->` and `<!-- end -->` is made anew from `NAME.csv` and `NAME-….csv`. All
 //! else is left.
 
@@ -9,19 +9,24 @@ use std::path::Path;
 use crate::args::{Result, shown};
 use crate::report::{ns, say, times};
 use crate::results::{self, Results, Row};
+use crate::{first_page, targets};
 
 const BEGIN: &str = "<!-- generated: ";
 const END: &str = "<!-- end -->";
 
 pub(crate) fn fill(from: &Path) -> Result<()> {
-    let page = results::page();
-    let text = fs::read_to_string(&page)?;
-    let (filled, names) = filled(&text, |name| match &results::gathered(from, name)[..] {
-        [] => None,
-        parts => Some(table(parts)),
-    })?;
-    fs::write(&page, filled)?;
-    say(format_args!("tables: {}", names.join(", ")))
+    for page in results::pages() {
+        let text = fs::read_to_string(&page)?;
+        let (filled, names) = filled(&text, |name| match &results::gathered(from, name)[..] {
+            [] if name == "targets" => targets::table(from),
+            [] if name == "first-page" => first_page::table(from),
+            [] => None,
+            parts => Some(table(parts)),
+        })?;
+        fs::write(&page, filled)?;
+        say(format_args!("tables of {}: {}", page.display(), names.join(", ")))?;
+    }
+    Ok(())
 }
 
 /// The page with its tables made by `table` from their names; a table without results stays.
@@ -63,13 +68,16 @@ pub(crate) fn table(parts: &[Results]) -> String {
         verbatim(&parts[0])
     };
     text.push('\n');
-    for (index, part) in parts.iter().enumerate() {
-        let (command, commit) = (part.about("command"), part.about("commit"));
-        let command = command.rsplit_once("-- ").map_or(command, |(_, words)| words);
-        let comma = if index == 0 { "" } else { ";\n" };
-        let _ = write!(text, "{comma}`{command}`, commit {commit}");
+    // Parts of one commit together.
+    for same in parts.chunk_by(|a, b| a.about("commit") == b.about("commit")) {
+        for part in same {
+            let command = part.about("command");
+            let command = command.rsplit_once("-- ").map_or(command, |(_, words)| words);
+            let _ = writeln!(text, "`{command}`;");
+        }
+        let _ = writeln!(text, "at \"{}\";", same[0].about("commit"));
     }
-    let _ = writeln!(text, ";\n{}", parts[0].about("machine"));
+    let _ = writeln!(text, "{}", parts[0].about("machine"));
     text
 }
 
@@ -80,7 +88,8 @@ fn row<'a>(text: &mut String, cells: impl IntoIterator<Item = &'a str>) {
 
 fn head(text: &mut String, names: &[&str]) {
     row(text, names.iter().copied());
-    row(text, names.iter().map(|_| "---"));
+    let line = |(column, _)| if column == 0 { "---" } else { "---:" };
+    row(text, names.iter().enumerate().map(line));
 }
 
 fn verbatim(results: &Results) -> String {

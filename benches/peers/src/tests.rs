@@ -195,3 +195,56 @@ fn parts_make_one_table() {
     // log 4 / log 100
     assert!(lines[1].starts_with("| 1k | 40.0 | 0.30 |"), "{table}");
 }
+
+/// What is wanted is held against the row that it is about.
+#[test]
+fn targets_are_read_from_their_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(crate::targets::table(dir.path()).is_none());
+    let head = ["contestant", "mode", "times_onceonly", "times_floor", "told_memory_bytes"];
+    let mut table = crate::report::Table::new("t", &head);
+    for row in [
+        ["onceonly", "batches of 32", "1.00", "1.60", "5.5"],
+        ["onceonly", "one at a time", "1.00", "1.20", "5.5"],
+        ["hashbrown, 64 locks, 2 generations", "batches of 32", "4.10", "-", "-"],
+    ] {
+        table.row(row.map(str::to_owned));
+    }
+    table.save(&dir.path().join("compare-10M-memory.csv")).unwrap();
+    let text = crate::targets::table(dir.path()).unwrap();
+    let lines: Vec<&str> = text.lines().skip(2).collect();
+    let hash_set = "| the hash set takes, 10M live keys, batches | 4.10 times | at least 4 times |";
+    assert_eq!(lines[0], format!("{hash_set} reached |"));
+    let floor =
+        "| time over the floor's, 10M live keys, batches | 1.60 times | at most 1.5 times |";
+    assert_eq!(lines[1], format!("{floor} **not reached** |"));
+    assert!(lines[2].ends_with("at most 1.3 times | reached |"), "{text}");
+    assert_eq!(lines[3], "| resident bytes a live key, 10M | 5.50 | at most 6 | reached |");
+    assert_eq!(lines.len(), 4);
+}
+
+/// The README says how many times as fast, and over which range of bytes.
+#[test]
+fn the_first_page_has_the_sizes_that_were_measured() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(crate::first_page::table(dir.path()).is_none());
+    let head =
+        ["contestant", "mode", "median_ns", "times_onceonly", "told_memory_bytes", "disk_bytes"];
+    for (file, bytes) in [("compare-1M.csv", "6.0"), ("compare-10M-memory.csv", "5.5")] {
+        let mut table = crate::report::Table::new("t", &head);
+        for (mode, ns, ratio) in
+            [("batches of 32", "50.2", "2.04"), ("one at a time", "90.0", "0.9")]
+        {
+            table.row(["onceonly", mode, ns, "1.00", bytes, "22.0"].map(str::to_owned));
+            let peer = "hashbrown, 64 locks, 2 generations";
+            table.row([peer, mode, "100.0", ratio, "-", "0.00"].map(str::to_owned));
+        }
+        table.save(&dir.path().join(file)).unwrap();
+    }
+    let text = crate::first_page::table(dir.path()).unwrap();
+    let line = "| 10 M | 50 ns, 2.0 times as fast | 90 ns, 0.90 times as fast |";
+    assert_eq!(text.lines().nth(3), Some(line));
+    assert!(
+        text.ends_with("5.5 to 6.0 bytes of memory and 22.0 to 22.0 bytes of disk a live key.\n")
+    );
+}
