@@ -19,7 +19,7 @@ pub(crate) struct Origin {
 
 /// The page of a process, and that of a child that was forked and opens stores itself.
 struct Marks {
-    cells: &'static [AtomicU32],
+    page: Region,
     of_child: OnceLock<Box<Marks>>,
 }
 
@@ -28,13 +28,15 @@ const ALIVE: usize = 0;
 
 impl Marks {
     fn new() -> io::Result<Self> {
-        // One page for as long as the process runs.
-        let page: &'static Region = Box::leak(Box::new(Region::wiped_on_fork()?));
-        let cells = page.cells::<AtomicU32>();
-        for (number, cell) in cells.iter().enumerate() {
+        let marks = Marks { page: Region::wiped_on_fork()?, of_child: OnceLock::new() };
+        for (number, cell) in marks.cells().iter().enumerate() {
             cell.store(number.max(1) as u32, Relaxed);
         }
-        Ok(Marks { cells, of_child: OnceLock::new() })
+        Ok(marks)
+    }
+
+    fn cells(&self) -> &[AtomicU32] {
+        self.page.cells()
     }
 
     /// The page of this process.
@@ -49,7 +51,7 @@ impl Marks {
                     place.get_or_init(|| new)
                 }
             };
-            if marks.cells[ALIVE].load(Relaxed) != 0 {
+            if marks.cells()[ALIVE].load(Relaxed) != 0 {
                 return Ok(marks);
             }
             place = &marks.of_child;
@@ -60,7 +62,7 @@ impl Marks {
 impl Origin {
     /// The process that calls, with a mark from 1 to 1,023.
     pub(crate) fn here(mark: usize) -> io::Result<Self> {
-        let mark = &Marks::here()?.cells[mark];
+        let mark = &Marks::here()?.cells()[mark];
         Ok(Origin { mark, pid: std::process::id() })
     }
 
