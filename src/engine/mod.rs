@@ -4,6 +4,7 @@ mod batch;
 mod claims;
 mod close;
 mod event;
+mod group;
 mod logging;
 mod maintain;
 mod merging;
