@@ -52,7 +52,7 @@ impl Ledger {
         change(&mut manifest);
         manifest.sequence += 1;
         manifest.next_file = self.next_file.load(Ordering::Relaxed);
-        self.storage.replace(names::MANIFEST, &manifest.encode())?;
+        self.storage.replace(names::MANIFEST, &|stamp| manifest.encode(stamp))?;
         state.manifest = manifest;
         Ok(())
     }

@@ -228,3 +228,43 @@ impl Engine {
         self.schedule_rebuild();
     }
 }
+
+#[cfg(all(test, feature = "test-storage", not(loom)))]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use crate::config::Builder;
+    use crate::engine::{Attempt, open_simulated};
+    use crate::storage::sim::SimDisk;
+    use crate::time::ManualClock;
+
+    /// A process that dies between the digest of a commit and its record leaves a live key with a claim.
+    #[test]
+    fn a_commit_that_was_cut_short_is_settled_by_the_next_open() {
+        let (disk, clock) = (SimDisk::new(), ManualClock::new(UNIX_EPOCH + Duration::from_secs(1)));
+        let open = |disk: &SimDisk| {
+            let builder = Builder::default().window(Duration::from_secs(60)).clock(clock.clone());
+            open_simulated(builder.settings.validate().unwrap(), disk).unwrap()
+        };
+        let engine = open(&disk);
+        let digest = |name: &[u8]| engine.root_hasher().digest(name);
+        let (cut_short, in_flight) = (digest(b"cut short"), digest(b"in flight"));
+        for digest in [cut_short, in_flight] {
+            let claimed = engine.claim(digest, None, None, b"").unwrap();
+            assert!(matches!(claimed, Attempt::Granted(_)));
+        }
+        let mut call = engine.begin().unwrap();
+        let mut shard = engine.enter(engine.shard_of(cut_short)).unwrap();
+        let target = shard.current();
+        shard.record(&engine.tools, &mut call, cut_short, target).unwrap();
+        drop(shard);
+        let killed = disk.snapshot().after_kill();
+        let engine = open(&killed);
+        assert!(engine.contains(cut_short).unwrap() && !engine.contains(in_flight).unwrap());
+        let claimed = engine.claim(cut_short, None, None, b"").unwrap();
+        assert!(matches!(claimed, Attempt::Duplicate), "the claim of a live key was kept");
+        let claimed = engine.claim(in_flight, None, None, b"").unwrap();
+        assert!(matches!(claimed, Attempt::Granted(_)));
+        assert_eq!(engine.stats().recovery.replayed_claims, 1);
+    }
+}

@@ -105,7 +105,10 @@ pub(crate) struct Manifest {
     /// Boot of the machine, and place of the files, at the last open: mapped state is trusted
     /// unverified only when both are the same.
     pub(crate) boot_id: [u8; 16],
-    pub(crate) place: [u8; 32],
+    pub(crate) place: [u8; 24],
+    /// The stamp of the file that this was read from, as written in it: another than the file's own
+    /// says that it was restored. Zero when it is not known.
+    pub(crate) stamp: u64,
     /// Time of the last clean close, `i64::MIN` while open.
     pub(crate) closed_ns: i64,
     /// What went wrong at the last close, empty if nothing.
@@ -113,7 +116,8 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// For a file with this stamp.
+    pub(crate) fn encode(&self, stamp: u64) -> Vec<u8> {
         let mut w = Writer::new(MAGIC);
         w.u32(super::VERSION);
         w.bytes(&self.store);
@@ -124,6 +128,7 @@ impl Manifest {
         w.i64(self.closed_ns);
         w.bytes(&self.boot_id);
         w.bytes(&self.place);
+        w.u64(stamp);
         put_text(&mut w, &self.close_error);
         put_geometry(&mut w, &self.geometry);
         put_list(&mut w, &self.holes, |w, hole| {
@@ -186,6 +191,7 @@ impl Manifest {
             closed_ns: r.i64()?,
             boot_id: r.array()?,
             place: r.array()?,
+            stamp: r.u64()?,
             close_error: text(&mut r)?,
             geometry: geometry(&mut r)?,
             holes: r
@@ -323,7 +329,8 @@ pub(crate) mod tests {
                 watermark_ns: 6,
             },
             boot_id: [2; 16],
-            place: [3; 32],
+            place: [3; 24],
+            stamp: 13,
             closed_ns: i64::MIN,
             close_error: "disk".into(),
         }
@@ -331,7 +338,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_manifest_survives_and_every_flipped_or_missing_byte_is_noticed() {
-        let bytes = sample().encode();
+        let bytes = sample().encode(13);
         assert_eq!(Manifest::decode(&bytes, [1; 16]), Ok(sample()));
         assert!(Manifest::decode(&bytes, [9; 16]).is_err());
         for at in 0..bytes.len() {

@@ -155,7 +155,13 @@ impl View {
     /// Whether an open would use the maps as they are.
     fn is_trusted(&self) -> bool {
         let here = self.storage.place().is_ok_and(|place| place == self.manifest.place);
-        here && self.manifest.boot_id == self.storage.boot_id()
+        here && self.manifest.boot_id == self.storage.boot_id() && !self.is_restored()
+    }
+
+    /// Whether the manifest was copied to where it is.
+    fn is_restored(&self) -> bool {
+        let stamp = self.manifest.stamp;
+        stamp != 0 && self.storage.stamp(names::MANIFEST).is_ok_and(|found| found != stamp)
     }
 
     /// The time of the window: as recorded, moved on by the clocks since.

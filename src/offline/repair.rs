@@ -90,7 +90,10 @@ impl View {
         }
         manifest.sequence += 1;
         self.storage.sync_names()?;
-        self.storage.replace(names::MANIFEST, &manifest.encode())?;
+        // That it was restored has to be seen by the next open.
+        let kept = self.is_restored().then_some(manifest.stamp);
+        let content = |stamp| manifest.encode(kept.unwrap_or(stamp));
+        self.storage.replace(names::MANIFEST, &content)?;
         self.manifest = manifest;
         for name in damaged {
             self.storage.set_aside(&name)?;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::{FileWriter, Origin, Region, Storage, place};
+use crate::digest::checksum;
 use crate::error::{Error, Result};
 use crate::format::names;
 use crate::time::ClockSource;
@@ -227,6 +228,20 @@ impl DirStorage {
     }
 }
 
+/// When a file was made, in nanoseconds; zero where the file system does not know.
+fn born(meta: &fs::Metadata) -> u64 {
+    let since = |t: std::time::SystemTime| t.duration_since(std::time::UNIX_EPOCH).ok();
+    meta.created().ok().and_then(since).map_or(0, |d| d.as_nanos() as u64)
+}
+
+/// Numbers of inodes are used again, at once; with the time it is another file.
+fn stamp_of(meta: &fs::Metadata) -> u64 {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&meta.ino().to_le_bytes());
+    bytes[8..].copy_from_slice(&born(meta).to_le_bytes());
+    checksum(&bytes).max(1)
+}
+
 struct DirFile {
     file: File,
     path: PathBuf,
@@ -297,7 +312,7 @@ impl Storage for DirStorage {
         }
     }
 
-    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    fn replace(&self, name: &str, content: &dyn Fn(u64) -> Vec<u8>) -> Result<()> {
         let temporary = self.path(&names::temporary(name));
         let write = || -> std::io::Result<()> {
             let mut file = OpenOptions::new()
@@ -306,13 +321,19 @@ impl Storage for DirStorage {
                 .truncate(true)
                 .mode(0o600)
                 .open(&temporary)?;
-            file.write_all(bytes)?;
+            file.write_all(&content(stamp_of(&file.metadata()?)))?;
             file.sync_all()
         };
         write().map_err(|e| Error::io("writing", &temporary, e))?;
         let path = self.path(name);
         fs::rename(&temporary, &path).map_err(|e| Error::io("renaming to", path, e))?;
         self.sync_names()
+    }
+
+    fn stamp(&self, name: &str) -> Result<u64> {
+        let path = self.path(name);
+        let meta = fs::metadata(&path).map_err(|e| Error::io("reading", path, e))?;
+        Ok(stamp_of(&meta))
     }
 
     fn remove(&self, name: &str) -> Result<()> {
@@ -365,17 +386,12 @@ impl Storage for DirStorage {
             .map_err(|e| Error::io("syncing the directory", &self.dir, e))
     }
 
-    fn place(&self) -> Result<[u8; 32]> {
+    fn place(&self) -> Result<[u8; 24]> {
         // The header file is written once and never replaced, so its inode and birth time stay.
         let path = self.path(names::STORE);
         let meta = fs::metadata(&path).map_err(|e| Error::io("reading", path, e))?;
-        let born = meta
-            .created()
-            .ok()
-            .and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok())
-            .map_or(0, |d| d.as_nanos() as u64);
-        let mut place = [0; 32];
-        for (out, value) in place.chunks_exact_mut(8).zip([meta.dev(), meta.ino(), born]) {
+        let mut place = [0; 24];
+        for (out, value) in place.chunks_exact_mut(8).zip([meta.dev(), meta.ino(), born(&meta)]) {
             out.copy_from_slice(&value.to_le_bytes());
         }
         Ok(place)

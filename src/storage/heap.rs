@@ -74,9 +74,13 @@ impl Storage for HeapStorage {
         })
     }
 
-    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        self.files.lock().insert(name.to_owned(), File::Small(bytes.to_vec()));
+    fn replace(&self, name: &str, content: &dyn Fn(u64) -> Vec<u8>) -> Result<()> {
+        self.files.lock().insert(name.to_owned(), File::Small(content(0)));
         Ok(())
+    }
+
+    fn stamp(&self, _name: &str) -> Result<u64> {
+        Ok(0)
     }
 
     fn remove(&self, name: &str) -> Result<()> {
@@ -104,8 +108,8 @@ impl Storage for HeapStorage {
         Ok(())
     }
 
-    fn place(&self) -> Result<[u8; 32]> {
-        Ok([0; 32])
+    fn place(&self) -> Result<[u8; 24]> {
+        Ok([0; 24])
     }
 
     fn boot_id(&self) -> [u8; 16] {

@@ -51,8 +51,12 @@ pub(crate) trait Storage: Send + Sync {
 
     /// Replaces a small file whole: written beside it, synced, renamed over it, the directory
     /// synced. After a crash either the old or the new content is there; after an error too, and it
-    /// may be the new one.
-    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()>;
+    /// may be the new one. `content` is given the stamp of the new file.
+    fn replace(&self, name: &str, content: &dyn Fn(u64) -> Vec<u8>) -> Result<()>;
+
+    /// Tells a file from every other that was there under its name, by inode and birth time; zero
+    /// where nothing tells. A file that was restored has another one, whichever way it was.
+    fn stamp(&self, name: &str) -> Result<u64>;
 
     /// Removes a file. What is mapped stays mapped.
     fn remove(&self, name: &str) -> Result<()>;
@@ -77,7 +81,7 @@ pub(crate) trait Storage: Send + Sync {
 
     /// What identifies the files' place: file system, inode and birth time of the header file. A copy
     /// or a restored backup has another one.
-    fn place(&self) -> Result<[u8; 32]>;
+    fn place(&self) -> Result<[u8; 24]>;
 
     /// Identifies the boot of the machine: what was mapped on another one is not trusted.
     fn boot_id(&self) -> [u8; 16];

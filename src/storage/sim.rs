@@ -201,6 +201,12 @@ impl SimDisk {
         self.image(&self.disk.state.lock())
     }
 
+    /// The names of all files.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.disk.state.lock().files.keys().cloned().collect()
+    }
+
     /// No more than so many bytes fit; `None` for no limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.disk.state.lock().capacity = bytes;
@@ -375,10 +381,10 @@ impl Storage for SimDisk {
         Ok(self.file(name).map(|file| file.content()))
     }
 
-    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    fn replace(&self, name: &str, content: &dyn Fn(u64) -> Vec<u8>) -> Result<()> {
         let temporary = names::temporary(name);
-        let file = self.add(&temporary, bytes.len() as u64)?;
-        file.live.write_bytes(0, bytes);
+        let file = self.add(&temporary, content(0).len() as u64)?;
+        file.live.write_bytes(0, &content(file.inode));
         self.sync_file(&file)?;
         self.call("renaming to", name)?;
         {
@@ -388,6 +394,10 @@ impl Storage for SimDisk {
             state.changes.push(Change::Rename(temporary, name.to_owned(), file));
         }
         self.sync_names()
+    }
+
+    fn stamp(&self, name: &str) -> Result<u64> {
+        Ok(self.file(name).map_or(0, |file| file.inode))
     }
 
     fn remove(&self, name: &str) -> Result<()> {
@@ -428,9 +438,9 @@ impl Storage for SimDisk {
         Ok(())
     }
 
-    fn place(&self) -> Result<[u8; 32]> {
+    fn place(&self) -> Result<[u8; 24]> {
         let inode = self.file(names::STORE).map_or(0, |file| file.inode);
-        let mut place = [0; 32];
+        let mut place = [0; 24];
         place[8..16].copy_from_slice(&inode.to_le_bytes());
         Ok(place)
     }

@@ -33,10 +33,13 @@ const STEPS: u32 = 6;
 /// These are asked for after each change; asking for all would take too long.
 const ASKED: u32 = 41;
 
+/// Files that tell a store from its copy.
+const IN_PLACE: [&str; 2] = ["STORE", "MANIFEST"];
+
 pub(crate) struct Subject {
     clock: ManualClock,
     dir: TempDir,
-    /// Has another link to the header, whose inode tells the store that it is in its own place.
+    /// Has other links to header and manifest, whose inodes tell the store that it is in its own place.
     links: TempDir,
     files: BTreeMap<String, Vec<u8>>,
     copies: RefCell<TempDir>,
@@ -76,7 +79,9 @@ impl Subject {
             assert!(files.keys().any(|name| name.starts_with(kind)), "no {kind} to be damaged");
         }
         let links = fast_dir();
-        fs::hard_link(dir.path().join("STORE"), links.path().join("STORE")).unwrap();
+        for name in IN_PLACE {
+            fs::hard_link(dir.path().join(name), links.path().join(name)).unwrap();
+        }
         Subject { clock, dir, links, files, copies: RefCell::new(fast_dir()) }
     }
 
@@ -136,8 +141,11 @@ impl Subject {
     ) {
         let copies = self.copies.borrow_mut();
         let dir = if trust == Trust::SamePlace { self.dir.path() } else { copies.path() };
-        if trust == Trust::SamePlace && !dir.join("STORE").exists() {
-            fs::hard_link(self.links.path().join("STORE"), dir.join("STORE")).unwrap();
+        if trust == Trust::SamePlace {
+            for name in IN_PLACE {
+                let _ = fs::remove_file(dir.join(name));
+                fs::hard_link(self.links.path().join(name), dir.join(name)).unwrap();
+            }
         }
         self.copy_to(dir);
         harm(dir);

@@ -49,7 +49,7 @@ pub(super) fn create_header(config: &Config, storage: &dyn Storage) -> Result<St
         secret,
         created_ns: config.clock.wall_nanos(),
     };
-    storage.replace(names::STORE, &header.encode())?;
+    storage.replace(names::STORE, &|_| header.encode())?;
     Ok(header)
 }
 
@@ -132,7 +132,8 @@ pub(super) fn new_manifest(config: &Config, header: &StoreHeader, level: Level) 
             watermark_ns: i64::MIN,
         },
         boot_id: [0; 16],
-        place: [0; 32],
+        place: [0; 24],
+        stamp: 0,
         closed_ns: i64::MIN,
         close_error: String::new(),
     }

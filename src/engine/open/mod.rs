@@ -182,8 +182,7 @@ impl Opening {
         self.manifest.opens += 1;
         self.manifest.closed_ns = i64::MIN;
         self.manifest.sequence += 1;
-        let bytes = self.manifest.encode();
-        self.storage.replace(names::MANIFEST, &bytes)
+        self.storage.replace(names::MANIFEST, &|stamp| self.manifest.encode(stamp))
     }
 
     fn assemble(

@@ -53,7 +53,10 @@ impl Opening {
         self.report.rebooted = !self.report.created && !same_boot;
         let failed = !self.manifest.close_error.is_empty();
         self.report.clean_close = self.manifest.closed_ns != i64::MIN && !failed;
-        self.trusted = same_boot && self.manifest.place == place;
+        // Copied back over the files that were there: they are in their place, and older than they were.
+        let stamp = self.manifest.stamp;
+        let restored = stamp != 0 && self.storage.stamp(names::MANIFEST)? != stamp;
+        self.trusted = same_boot && self.manifest.place == place && !restored;
         if clock::Anchor::load(clock.cells()).is_none() {
             // It is written before anything is acknowledged.
             self.trusted = false;
@@ -77,7 +80,7 @@ impl Opening {
             }
         }
         // The device may have another number after a reboot.
-        self.same_place = self.manifest.place[8..] == place[8..];
+        self.same_place = self.manifest.place[8..] == place[8..] && !restored;
         if !self.manifest.close_error.is_empty() {
             self.report.close_error = Some(std::mem::take(&mut self.manifest.close_error));
         }
