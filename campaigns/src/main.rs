@@ -8,11 +8,13 @@
 //! cargo run --release -p onceonly-campaigns -- calls --seed 1
 //! cargo run --release -p onceonly-campaigns -- levels
 //! cargo run --release -p onceonly-campaigns -- fixtures
+//! cargo run --release -p onceonly-campaigns -- breaks
 //! ```
 #![expect(clippy::print_stdout, reason = "a command reports on standard output")]
 #![allow(missing_docs, reason = "a command, not a library")]
 
 mod args;
+mod breaks;
 mod calls;
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -47,9 +49,10 @@ fn main() -> Result<()> {
         "calls-child" => calls::child(&args),
         "levels" => levels::run(&args),
         "fixtures" => fixtures::run(&args),
+        "breaks" => breaks::run(&args),
         other => {
             bail!(
-                "no campaign {other:?}: images, power, full, write-back, calls, levels or fixtures"
+                "no campaign {other:?}: images, power, full, write-back, calls, levels, fixtures or breaks"
             )
         }
     }

@@ -2,6 +2,7 @@
 //! that runs side by side with it, and small helpers. It uses the public API only.
 #![allow(dead_code, reason = "every test binary uses its own part of this")]
 
+pub(crate) mod breaks;
 pub(crate) mod fixture;
 pub(crate) mod model;
 pub(crate) mod ops;
