@@ -14,8 +14,17 @@ pub trait Broker: Sized {
     /// How to start one.
     const START: &'static str;
 
+    /// How many messages a campaign sends at once, whenever fewer are in the queue.
+    const SENT_AT_ONCE: u64 = 1000;
+
     /// Makes the queue `queue`.
     fn create(server: &str, queue: &str) -> Result<Self>;
+
+    /// Where the consumer finds the server that was given as `given`: another place if the harness
+    /// has started one of its own.
+    fn address(&self, given: &str) -> String {
+        given.to_owned()
+    }
 
     /// Sends `messages` and returns when the broker has them.
     fn publish(&mut self, messages: &[Message]) -> Result<()>;

@@ -27,9 +27,6 @@ pub struct Options {
     pub life_ms: u64,
 }
 
-/// Fewer than these in the queue, and more are sent.
-const LOW_WATER: u64 = 1000;
-const SENT_AT_ONCE: u64 = 1000;
 /// Without progress for so long, a consumer is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -43,7 +40,7 @@ struct Campaign<'a, B> {
 /// How to start the consumer.
 struct ConsumerCommand<'a> {
     exe: &'a Path,
-    server: &'a str,
+    server: String,
     queue: &'a str,
     dir: &'a Path,
 }
@@ -54,6 +51,7 @@ pub fn campaign<B: Broker>(exe: &Path, server: &str, options: &Options) -> Resul
     let dir = tempfile::tempdir()?;
     let queue = scratch_name();
     let broker = create::<B>(server, &queue)?;
+    let server = broker.address(server);
     let consumer = ConsumerCommand { exe, server, queue: &queue, dir: dir.path() };
     let rng = fastrand::Rng::with_seed(options.seed);
     let mut campaign = Campaign { broker, consumer, rng, sent: Sent::default() };
@@ -72,6 +70,7 @@ pub fn measure<B: Broker>(exe: &Path, server: &str, messages: u64) -> Result<()>
         let some: Vec<Message> = some.iter().map(|number| Message::numbered(*number)).collect();
         broker.publish(&some)?;
     }
+    let server = broker.address(server);
     let consumer = ConsumerCommand { exe, server, queue: &queue, dir: dir.path() };
     let stop_after = messages.to_string();
     let status = consumer.command().args(["--stop-after", &stop_after]).status()?;
@@ -120,11 +119,11 @@ impl<B: Broker> Campaign<'_, B> {
     /// Fills the queue up, with what an at-least-once world adds: a producer that sends again what
     /// it has sent, at once or much later.
     fn send_more(&mut self) -> Result<()> {
-        if self.broker.backlog()? >= LOW_WATER {
+        if self.broker.backlog()? >= B::SENT_AT_ONCE {
             return Ok(());
         }
         let mut messages = Vec::new();
-        for _ in 0..SENT_AT_ONCE {
+        for _ in 0..B::SENT_AT_ONCE {
             let message = Message::numbered(self.sent.messages);
             self.sent.messages += 1;
             messages.push(message.clone());
@@ -184,7 +183,7 @@ impl<B: Broker> Campaign<'_, B> {
 impl ConsumerCommand<'_> {
     fn command(&self) -> Command {
         let mut command = Command::new(self.exe);
-        command.args(["consume", "--server", self.server, "--queue", self.queue, "--dir"]);
+        command.args(["consume", "--server", &self.server, "--queue", self.queue, "--dir"]);
         command.arg(self.dir).stdin(Stdio::null());
         command
     }

@@ -16,6 +16,27 @@ pub struct Delivery {
     pub message: Message,
     /// The broker says that it may have delivered it before.
     pub redelivered: bool,
+    /// What it is deduplicated on, if not on its id.
+    content: Option<Vec<u8>>,
+}
+
+impl Delivery {
+    /// To be deduplicated on the message's id.
+    #[must_use]
+    pub fn new(message: Message, redelivered: bool) -> Self {
+        Delivery { message, redelivered, content: None }
+    }
+
+    /// To be deduplicated on what it says: `content` is a digest of that.
+    #[must_use]
+    pub fn by_content(mut self, content: &[u8]) -> Self {
+        self.content = Some(content.to_owned());
+        self
+    }
+
+    fn key(&self) -> &[u8] {
+        self.content.as_deref().unwrap_or(self.message.id.as_bytes())
+    }
 }
 
 /// What to tell the broker about one delivery of a batch.
@@ -39,24 +60,40 @@ pub fn open_store(dir: &Path) -> onceonly::Result<Dedup> {
 /// A consumer of one partition: it owns the store of that partition.
 pub struct Consumer {
     dedup: Dedup,
-    pub meter: Meter,
-    journal: Journal,
-    books: Books,
+    pub handler: Handler,
 }
 
 impl Consumer {
     /// Opens store and books below `dir`. The lock of the store makes sure that a former owner is
     /// gone; what it had claimed is granted again at once.
     pub fn open(dir: &Path) -> Result<Self> {
-        let dedup = open_store(dir)?;
-        let (journal, books) = (Journal::open(dir)?, Books::open(dir)?);
-        Ok(Consumer { dedup, meter: Meter::start(), journal, books })
+        Ok(Consumer { dedup: open_store(dir)?, handler: Handler::open(dir)? })
     }
 
     /// Handles what the broker delivered together; the answers are in the same order.
     pub fn handle(&mut self, batch: &[Delivery]) -> Result<Vec<Answer>> {
-        let ids: Vec<&str> = batch.iter().map(|delivery| delivery.message.id.as_str()).collect();
-        let claims = self.meter.engine(|| self.dedup.claim_batch(&ids))?;
+        self.handler.handle(&self.dedup, batch)
+    }
+}
+
+/// Does the work of deliveries, whatever store they belong to.
+pub struct Handler {
+    pub meter: Meter,
+    journal: Journal,
+    books: Books,
+}
+
+impl Handler {
+    /// Opens the books below `dir`.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let (journal, books) = (Journal::open(dir)?, Books::open(dir)?);
+        Ok(Handler { meter: Meter::start(), journal, books })
+    }
+
+    /// Handles deliveries whose ids are remembered by `dedup`; the answers are in the same order.
+    pub fn handle(&mut self, dedup: &Dedup, batch: &[Delivery]) -> Result<Vec<Answer>> {
+        let keys: Vec<&[u8]> = batch.iter().map(Delivery::key).collect();
+        let claims = self.meter.engine(|| dedup.claim_batch(&keys))?;
 
         let mut answers = vec![Answer::Again; batch.len()];
         let mut granted: Vec<(usize, ClaimGuard)> = Vec::with_capacity(batch.len());
@@ -64,7 +101,8 @@ impl Consumer {
             match claim {
                 Claim::Granted(guard) => granted.push((at, guard)),
                 Claim::Duplicate { .. } => {
-                    self.journal.duplicate(ids[at], batch[at].redelivered)?;
+                    let Delivery { message, redelivered, .. } = &batch[at];
+                    self.journal.duplicate(&message.id, *redelivered)?;
                     answers[at] = Answer::Acknowledge;
                 }
                 // In work already, for example as an earlier message of this batch.
@@ -74,7 +112,7 @@ impl Consumer {
         self.work(batch, &granted)?;
 
         let (places, guards): (Vec<usize>, Vec<ClaimGuard>) = granted.into_iter().unzip();
-        let committed = self.meter.engine(|| self.dedup.commit_batch(guards));
+        let committed = self.meter.engine(|| dedup.commit_batch(guards));
         for (at, result) in places.into_iter().zip(committed) {
             result.context("commit")?;
             answers[at] = Answer::Acknowledge;

@@ -13,7 +13,7 @@ mod meter;
 pub use broker::{Broker, Consume};
 pub use campaign::{Options, campaign, measure};
 pub use command::main;
-pub use consumer::{Answer, Consumer, Delivery, open_store};
+pub use consumer::{Answer, Consumer, Delivery, Handler, open_store};
 pub use effects::{Books, Done, Journal, Tally};
 pub use judge::Report;
 pub use message::Message;

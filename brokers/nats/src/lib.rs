@@ -98,7 +98,7 @@ async fn run(consume: &Consume) -> Result<()> {
     let pull: PullConsumer =
         context.get_consumer_from_stream(&consume.queue, &consume.queue).await?;
 
-    while !consume.is_over(consumer.meter.handled()) {
+    while !consume.is_over(consumer.handler.meter.handled()) {
         let request = pull.batch().max_messages(BATCH).expires(Duration::from_millis(500));
         let mut arriving = request.messages().await?;
         let mut batch = Vec::with_capacity(BATCH);
@@ -117,13 +117,13 @@ async fn run(consume: &Consume) -> Result<()> {
             message.ack_with(kind).await.map_err(foreign)?;
         }
     }
-    println!("{}", consumer.meter.report());
+    println!("{}", consumer.handler.meter.report());
     Ok(())
 }
 
 fn delivery(message: &jetstream::Message) -> Result<Delivery> {
     let redelivered = message.info().map_err(foreign)?.delivered > 1;
-    Ok(Delivery { message: Message::parse(&message.payload)?, redelivered })
+    Ok(Delivery::new(Message::parse(&message.payload)?, redelivered))
 }
 
 /// The client's errors are boxed without being `anyhow`'s.

@@ -92,7 +92,7 @@ async fn run(consume: &Consume) -> Result<()> {
     let (options, table) = (BasicConsumeOptions::default(), FieldTable::default());
     let mut frames = channel.basic_consume(queue, "".into(), options, table).await?;
 
-    while !consume.is_over(consumer.meter.handled()) {
+    while !consume.is_over(consumer.handler.meter.handled()) {
         let mut batch = vec![frames.next().await.context("the broker ended the consumer")??];
         // What has arrived already; an early message never waits for a late one.
         while batch.len() < BATCH
@@ -105,13 +105,13 @@ async fn run(consume: &Consume) -> Result<()> {
         let answers = consumer.handle(&deliveries)?;
         settle(&batch, &answers).await?;
     }
-    println!("{}", consumer.meter.report());
+    println!("{}", consumer.handler.meter.report());
     Ok(())
 }
 
 fn delivery(frame: &Frame) -> Result<Delivery> {
     let message = Message::parse(&frame.data)?;
-    Ok(Delivery { message, redelivered: frame.redelivered })
+    Ok(Delivery::new(message, frame.redelivered))
 }
 
 /// Only after the commit: a death before this line is answered by a redelivery, and that by

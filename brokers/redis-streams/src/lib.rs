@@ -69,7 +69,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn run(mut self, mut consumer: Consumer, consume: &Consume) -> Result<()> {
-        while !consume.is_over(consumer.meter.handled()) {
+        while !consume.is_over(consumer.handler.meter.handled()) {
             let mut batch = self.left_behind()?;
             let redelivered = !batch.is_empty();
             if batch.is_empty() {
@@ -81,7 +81,7 @@ impl Reader<'_> {
             // What has to come again stays pending, and is found as left behind.
             self.acknowledge(&batch, &answers)?;
         }
-        println!("{}", consumer.meter.report());
+        println!("{}", consumer.handler.meter.report());
         Ok(())
     }
 
@@ -128,5 +128,5 @@ impl Reader<'_> {
 
 fn delivery(entry: &StreamId, redelivered: bool) -> Result<Delivery> {
     let body: String = entry.get(BODY).context("an entry has a body")?;
-    Ok(Delivery { message: Message::parse(body.as_bytes())?, redelivered })
+    Ok(Delivery::new(Message::parse(body.as_bytes())?, redelivered))
 }

@@ -1,0 +1,3 @@
+fn main() -> anyhow::Result<()> {
+    account::main::<onceonly_sqs::Sqs<onceonly_sqs::Standard>>()
+}
