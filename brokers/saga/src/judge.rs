@@ -2,12 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use onceonly::Claim;
 
 use crate::Attempt;
+use crate::database::{Place, Row};
 use crate::machine::State;
 use crate::provider::Provider;
 use crate::shop::{ITEMS, Shop};
@@ -29,11 +29,11 @@ pub struct Report {
     pub faults: Vec<String>,
 }
 
-pub(crate) fn judge(dir: &Path, kills: u64, stock: i64) -> Result<Report> {
-    let (shop, provider) = (Shop::open(dir)?, Provider::open(dir)?);
-    let orders = read_orders(&shop)?;
+pub(crate) fn judge(place: &Place, kills: u64, stock: i64) -> Result<Report> {
+    let (mut shop, provider) = (Shop::open(place)?, Provider::open(&place.dir)?);
+    let orders = read_orders(&mut shop)?;
     let count = |state| orders.iter().filter(|(_, at)| *at == state).count() as u64;
-    let cancellations = read_attempts(&shop, "SELECT order_id, attempt FROM cancellation")?;
+    let cancellations = read_attempts(&mut shop, "SELECT order_id, attempt FROM cancellation")?;
     let mut report = Report {
         kills,
         orders: orders.len() as u64,
@@ -44,20 +44,18 @@ pub(crate) fn judge(dir: &Path, kills: u64, stock: i64) -> Result<Report> {
         faults: Vec::new(),
     };
     judge_money(&mut report, &orders, &provider.movements()?, &cancellations);
-    judge_stock(&mut report, &orders, &shop, stock)?;
-    judge_history(&mut report, &shop)?;
-    judge_claims(&mut report, &orders, dir)?;
+    judge_stock(&mut report, &orders, &mut shop, stock)?;
+    judge_history(&mut report, &mut shop)?;
+    judge_claims(&mut report, &orders, place)?;
     Ok(report)
 }
 
-fn read_attempts(shop: &Shop, query: &str) -> Result<Vec<Attempt>> {
-    let mut statement = shop.connection().prepare(query)?;
-    let rows =
-        statement.query_map([], |row| Ok(Attempt { order: row.get(0)?, number: row.get(1)? }))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+fn read_attempts(shop: &mut Shop, query: &str) -> Result<Vec<Attempt>> {
+    let attempt = |row: &Row| Ok(Attempt { order: row.number(0)?, number: row.number(1)? });
+    shop.query(query)?.iter().map(attempt).collect()
 }
 
-fn read_orders(shop: &Shop) -> Result<Vec<(Attempt, State)>> {
+fn read_orders(shop: &mut Shop) -> Result<Vec<(Attempt, State)>> {
     let attempts = read_attempts(shop, "SELECT id, attempt FROM orders")?;
     let look = |attempt: Attempt| {
         let (_, state) = shop.look(attempt.order)?.expect("it was just listed");
@@ -99,19 +97,17 @@ fn judge_money(
 fn judge_stock(
     report: &mut Report,
     orders: &[(Attempt, State)],
-    shop: &Shop,
+    shop: &mut Shop,
     stock: i64,
 ) -> Result<()> {
-    let number = |query: &str| -> Result<i64> {
-        Ok(shop.connection().query_row(query, [], |row| row.get(0))?)
-    };
-    let free = number("SELECT sum(free) FROM stock")?;
+    let mut number = |query: &str| shop.query(query)?.first().context("one row")?.number(0);
+    let free = number("SELECT CAST(sum(free) AS BIGINT) FROM stock")?;
     let least = number("SELECT min(free) FROM stock")?;
     let reserved = number("SELECT count(*) FROM reservation")?;
     if free + reserved != stock * ITEMS || least < 0 {
         report.faults.push(format!("of {stock} each, {free} are free and {reserved} reserved"));
     }
-    let query = "SELECT order_id, 0 FROM reservation";
+    let query = "SELECT order_id, item FROM reservation";
     let holders: HashSet<i64> =
         read_attempts(shop, query)?.into_iter().map(|attempt| attempt.order).collect();
     for (attempt, state) in orders {
@@ -123,14 +119,14 @@ fn judge_stock(
 }
 
 /// Each transition happened once an attempt, under tokens that grow.
-fn judge_history(report: &mut Report, shop: &Shop) -> Result<()> {
+fn judge_history(report: &mut Report, shop: &mut Shop) -> Result<()> {
     let query = "SELECT order_id, attempt FROM history
                  GROUP BY order_id, attempt, state HAVING count(*) > 1";
     for attempt in read_attempts(shop, query)? {
         report.faults.push(format!("{attempt:?} made a transition twice"));
     }
     let query = "SELECT late.order_id, late.attempt FROM history early JOIN history late
-                 ON early.order_id = late.order_id AND early.rowid < late.rowid
+                 ON early.order_id = late.order_id AND early.number < late.number
                  AND early.token > late.token";
     for attempt in read_attempts(shop, query)? {
         report.faults.push(format!("{attempt:?} was moved by a late owner"));
@@ -139,8 +135,8 @@ fn judge_history(report: &mut Report, shop: &Shop) -> Result<()> {
 }
 
 /// What is paid may not be taken again, what is cancelled may; nothing is in flight.
-fn judge_claims(report: &mut Report, orders: &[(Attempt, State)], dir: &Path) -> Result<()> {
-    let dedup = open_store(dir)?;
+fn judge_claims(report: &mut Report, orders: &[(Attempt, State)], place: &Place) -> Result<()> {
+    let dedup = open_store(&place.dir)?;
     let in_flight = dedup.claims()?.len();
     if in_flight > 0 {
         report.faults.push(format!("{in_flight} claims are in flight"));

@@ -2,6 +2,7 @@
 //! left half done is found by `expired_claims()` on a schedule, and driven on or undone.
 
 mod campaign;
+mod database;
 mod judge;
 mod machine;
 mod provider;
@@ -9,9 +10,10 @@ mod saga;
 mod shop;
 mod worker;
 
-pub use campaign::{Options, campaign};
+pub use campaign::{Options, POSTGRES, campaign};
+pub use database::Place;
 pub use judge::Report;
-pub use machine::{Advance, State, advance};
+pub use machine::{Advance, State};
 pub use provider::{Charge, Provider};
 pub use saga::{Desk, Ending, Saga, Taken};
 pub use shop::{Cancel, Shop};

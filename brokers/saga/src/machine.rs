@@ -2,9 +2,9 @@
 //! transition is answered as such, not applied.
 
 use anyhow::{Context as _, Result};
-use rusqlite::{OptionalExtension as _, Transaction, params};
 
 use crate::Attempt;
+use crate::database::Transaction;
 
 /// Where an order stands.
 ///
@@ -59,35 +59,32 @@ pub enum Advance {
 
 /// Moves `attempt` from one state to the next, if it stands there and nobody with a higher token has
 /// touched it. What belongs to the transition goes into the same transaction.
-pub fn advance(
-    transaction: &Transaction<'_>,
+pub(crate) fn advance(
+    transaction: &mut Transaction<'_>,
     attempt: Attempt,
     (from, to): (State, State),
     token: u64,
 ) -> Result<Advance> {
     let token = i64::try_from(token)?;
+    let (order, number) = (attempt.order.into(), attempt.number.into());
     let moved = transaction.execute(
         "UPDATE orders SET state = ?1, token = ?2
          WHERE id = ?3 AND attempt = ?4 AND state = ?5 AND token <= ?2",
-        params![to.name(), token, attempt.order, attempt.number, from.name()],
+        &[to.name().into(), token.into(), order, number, from.name().into()],
     )?;
+    let (order, number) = (attempt.order.into(), attempt.number.into());
     if moved == 1 {
         transaction.execute(
             "INSERT INTO history (order_id, attempt, state, token) VALUES (?1, ?2, ?3, ?4)",
-            params![attempt.order, attempt.number, to.name(), token],
+            &[order, number, to.name().into(), token.into()],
         )?;
         return Ok(Advance::Applied);
     }
-    let row: Option<(i64, String, i64)> = transaction
-        .query_row(
-            "SELECT attempt, state, token FROM orders WHERE id = ?1",
-            params![attempt.order],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-        )
-        .optional()?;
-    let (number, state, holder) = row.with_context(|| format!("no order {}", attempt.order))?;
-    let state = State::parse(&state)?;
-    if number == attempt.number && state == to && holder <= token {
+    let look = "SELECT attempt, state, token FROM orders WHERE id = ?1";
+    let rows = transaction.query(look, &[order])?;
+    let row = rows.first().with_context(|| format!("no order {}", attempt.order))?;
+    let state = State::parse(row.text(1)?)?;
+    if row.number(0)? == attempt.number && state == to && row.number(2)? <= token {
         Ok(Advance::Repeated)
     } else {
         Ok(Advance::Late { state })

@@ -5,7 +5,6 @@
 //! | order | paid: it may not be taken again | cancelled: it may |
 //! | step of an attempt | done: it is not done again | never |
 
-use std::path::Path;
 use std::str;
 use std::sync::Mutex;
 use std::thread;
@@ -15,6 +14,7 @@ use anyhow::{Context as _, Result};
 use onceonly::{Claim, ClaimGuard, ClaimOptions, Dedup, Key, Scope};
 
 use crate::Attempt;
+use crate::database::Place;
 use crate::machine::{Advance, State};
 use crate::provider::{Charge, Provider};
 use crate::shop::Shop;
@@ -71,8 +71,8 @@ pub struct Desk {
 }
 
 impl Desk {
-    pub fn open(dir: &Path) -> Result<Self> {
-        Ok(Desk { shop: Shop::open(dir)?, provider: Provider::open(dir)? })
+    pub fn open(place: &Place) -> Result<Self> {
+        Ok(Desk { shop: Shop::open(place)?, provider: Provider::open(&place.dir)? })
     }
 }
 

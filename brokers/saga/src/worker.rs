@@ -1,13 +1,14 @@
 //! The process that is killed: workers that take and cancel orders, and the schedule that finds what
 //! was left half done.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use onceonly::Dedup;
 
+use crate::database::Place;
 use crate::machine::State;
 use crate::saga::{Desk, Saga, Taken};
 
@@ -18,8 +19,8 @@ const WORKERS: u64 = 2;
 /// Arguments of the command `work`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Work {
-    #[arg(long)]
-    pub dir: PathBuf,
+    #[command(flatten)]
+    pub place: Place,
     /// Orders are numbered from zero.
     #[arg(long)]
     pub orders: i64,
@@ -44,9 +45,9 @@ fn hesitate() {
 
 /// Runs until it is killed; with `drain` until nothing is in flight.
 pub fn work(work: &Work) -> Result<()> {
-    let dedup = open_store(&work.dir)?;
+    let dedup = open_store(&work.place.dir)?;
     if work.drain {
-        let (saga, mut desk) = (Saga::new(dedup.clone(), || {}), Desk::open(&work.dir)?);
+        let (saga, mut desk) = (Saga::new(dedup.clone(), || {}), Desk::open(&work.place)?);
         while !dedup.claims()?.is_empty() {
             saga.recover(&mut desk)?;
             thread::sleep(Duration::from_millis(10));
@@ -55,7 +56,7 @@ pub fn work(work: &Work) -> Result<()> {
     }
     let saga = &Saga::new(dedup, hesitate);
     thread::scope(|scope| {
-        let mut threads = vec![scope.spawn(|| schedule(saga, &work.dir))];
+        let mut threads = vec![scope.spawn(|| schedule(saga, &work.place))];
         for worker in 0..WORKERS {
             threads.push(scope.spawn(move || command(saga, work, worker)));
         }
@@ -66,8 +67,8 @@ pub fn work(work: &Work) -> Result<()> {
     })
 }
 
-fn schedule(saga: &Saga, dir: &Path) -> Result<()> {
-    let mut desk = Desk::open(dir)?;
+fn schedule(saga: &Saga, place: &Place) -> Result<()> {
+    let mut desk = Desk::open(place)?;
     loop {
         saga.recover(&mut desk)?;
         thread::sleep(Duration::from_millis(20));
@@ -76,7 +77,7 @@ fn schedule(saga: &Saga, dir: &Path) -> Result<()> {
 
 /// Commands come repeated and in any order.
 fn command(saga: &Saga, work: &Work, worker: u64) -> Result<()> {
-    let mut desk = Desk::open(&work.dir)?;
+    let mut desk = Desk::open(&work.place)?;
     let mut rng = fastrand::Rng::with_seed(work.seed * WORKERS + worker);
     loop {
         let order = rng.i64(0..work.orders);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use onceonly::Dedup;
-use onceonly_saga::{Advance, Attempt, Cancel, Desk, Ending, Saga, Shop, State, Taken};
+use onceonly_saga::{Advance, Attempt, Cancel, Desk, Ending, Place, Saga, Shop, State, Taken};
 
 const ORDER: Attempt = Attempt { order: 1, number: 1 };
 
@@ -17,7 +17,7 @@ fn in_payment(shop: &mut Shop) {
 #[test]
 fn paid_at_most_once() {
     let dir = tempfile::tempdir().unwrap();
-    let mut shop = Shop::open(dir.path()).unwrap();
+    let mut shop = Shop::open(&Place::sqlite(dir.path())).unwrap();
     in_payment(&mut shop);
     assert_eq!(shop.cancel(1).unwrap(), Cancel::InPayment);
     assert_eq!(shop.end_payment(ORDER, true, 3).unwrap(), Advance::Applied);
@@ -33,7 +33,7 @@ fn paid_at_most_once() {
 #[test]
 fn an_owner_with_an_older_token_is_late() {
     let dir = tempfile::tempdir().unwrap();
-    let mut shop = Shop::open(dir.path()).unwrap();
+    let mut shop = Shop::open(&Place::sqlite(dir.path())).unwrap();
     in_payment(&mut shop);
     assert_eq!(shop.end_payment(ORDER, false, 9).unwrap(), Advance::Applied);
     let late = Advance::Late { state: State::Cancelling };
@@ -48,7 +48,8 @@ fn an_owner_with_an_older_token_is_late() {
 fn a_cancelled_order_may_be_taken_again_and_a_paid_one_may_not() {
     let dir = tempfile::tempdir().unwrap();
     let dedup = Dedup::builder().window(Duration::from_secs(60)).in_memory().unwrap();
-    let (saga, mut desk) = (Saga::new(dedup, || {}), Desk::open(dir.path()).unwrap());
+    let (saga, mut desk) =
+        (Saga::new(dedup, || {}), Desk::open(&Place::sqlite(dir.path())).unwrap());
     desk.shop.stock(10).unwrap();
     // The provider declines every attempt whose order and number add up to a multiple of four.
     assert_eq!(saga.take(&mut desk, 3).unwrap(), Taken::Ended(Ending::Cancelled));
