@@ -140,6 +140,9 @@ fn keys_are_found_while_filters_grow() {
         let store = builder(&clock).expected_keys(100).shards(1).in_memory().unwrap();
         for part in 0..120 {
             mark(&store, &keys(part * 500..part * 500 + 500));
+            // At once: the next filter is filled from the exact files, and has them again.
+            let before = (part * 500).saturating_sub(4_000);
+            assert!(all_live(&store, &keys(before..part * 500)), "a filter lacks keys");
             if part % 40 == 10 * round {
                 store.settle();
             }
