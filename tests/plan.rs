@@ -87,6 +87,54 @@ fn memory_disk_and_files_stay_within_the_plan() {
     }
 }
 
+/// What has expired leaves nothing behind, without a reopening.
+#[test]
+fn what_has_expired_leaves_no_files() {
+    let (dir, clock) = (TempDir::new().unwrap(), ManualClock::new(start()));
+    let builder = Dedup::builder().window(WINDOW).slices(6).expected_keys(1_000);
+    let store = builder.clock(clock.clone()).open(dir.path()).unwrap();
+    let sealed = || {
+        let names = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_str().unwrap().starts_with("run-")).count()
+    };
+    for part in 0..12_u64 {
+        let batch: Vec<_> = (part * 5_000..part * 5_000 + 5_000).map(u64::to_le_bytes).collect();
+        assert!(store.observe_batch(&batch).unwrap().iter().all(|v| *v == Verdict::New));
+        store.settle();
+        clock.advance(WINDOW / 12);
+    }
+    assert!(sealed() > 3, "little was sealed");
+    // What is not sealed yet belongs to the last slice at most.
+    clock.advance(WINDOW * 2);
+    for number in 0..3_u64 {
+        assert!(!store.contains(number.to_le_bytes()).unwrap());
+        store.settle();
+        clock.advance(WINDOW * 2);
+    }
+    assert_eq!(sealed(), 0, "files of expired slices");
+    assert_eq!(store.stats().keys_live, 0);
+}
+
+/// Sealed parts are merged, so that a look-up meets few of them, however many keys a slice has.
+#[test]
+fn a_slice_has_few_sealed_parts() {
+    let clock = ManualClock::new(start());
+    let builder = Dedup::builder().window(WINDOW).slices(6).expected_keys(1_000);
+    let store = builder.clock(clock.clone()).in_memory().unwrap();
+    let parts = |slice: usize| store.stats().slices[slice].sealed_parts;
+    for part in 0..100_u64 {
+        let batch: Vec<_> = (part * 2_000..part * 2_000 + 2_000).map(u64::to_le_bytes).collect();
+        assert!(store.observe_batch(&batch).unwrap().iter().all(|v| *v == Verdict::New));
+        store.settle();
+        assert!(parts(0) < 16, "{} parts", parts(0));
+    }
+    assert!(store.stats().slices[0].sealed_keys > 100_000, "little was sealed");
+    clock.advance(WINDOW / 6);
+    assert!(store.contains(0_u64.to_le_bytes()).unwrap());
+    store.settle();
+    assert!(parts(0) < 4, "{} parts of a slice that is over", parts(0));
+}
+
 /// Forgotten keys and claims do not leak space either: the same few keys over and over.
 #[test]
 fn forgetting_and_claiming_again_and_again_stays_within_the_plan() {

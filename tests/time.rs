@@ -263,6 +263,7 @@ fn a_larger_window_vouches_only_for_what_was_kept() {
     let since = store.guaranteed_since();
     assert!(since >= Timestamp::from(reopened - WINDOW - SLICE), "{since} was forgotten");
     assert!(since <= Timestamp::from(reopened - WINDOW), "{since}: kept, yet not vouched for");
+    assert!(!store.contains("expired").unwrap(), "what was forgotten came back");
     // What was live stays for the larger window, and the guarantee comes to cover it.
     clock.advance(WINDOW * 10);
     assert!(!is_new(&store, "kept"));

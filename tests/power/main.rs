@@ -60,7 +60,11 @@ fn a_forgotten_key_stays_forgotten_without_the_pages_that_say_so() {
             let store = script::builder(level, &clock).open_simulated(&disk).unwrap();
             let keys: Vec<String> = (0..keys).map(|n| format!("key-{n}")).collect();
             store.observe_batch(&keys).unwrap();
-            for key in &keys {
+            for (number, key) in keys.iter().enumerate() {
+                // What the journal counts itself may be as old as its last sync.
+                if number > 0 && number == keys.len() / 2 {
+                    store.sync().unwrap();
+                }
                 assert!(store.forget(key).unwrap());
             }
             disk.fail_write_back(keys.len() as u64);
