@@ -156,6 +156,11 @@ fn lease_ns(options: &ClaimOptions) -> Result<Option<i64>> {
     }
 }
 
+/// A claim with the store's lease and no note.
+pub(crate) fn claim_now(engine: &Arc<Engine>, digest: Digest) -> Result<Claim> {
+    Ok(into_claim(engine, engine.claim(digest, None, None, &[])?))
+}
+
 pub(crate) fn claim(
     engine: &Arc<Engine>,
     digest: Digest,
@@ -230,24 +235,24 @@ pub(crate) fn commit_batch(
 /// first error.
 fn commit_of_one_store(guards: &[ClaimGuard], first: usize, failed: &mut Vec<Option<Error>>) {
     let engine = &guards[first].engine;
-    let mut claims = Vec::with_capacity(guards.len() - first);
-    // Places of the guards, once there was one of another store.
-    let mut places = Vec::new();
-    for (place, guard) in guards.iter().enumerate().skip(first) {
-        if Arc::ptr_eq(&guard.engine, engine) {
-            guard.settled.store(true, Ordering::Relaxed);
-            claims.push((guard.digest, guard.token));
-            if !places.is_empty() {
-                places.push(place);
-            }
-        } else if places.is_empty() {
-            places.extend(first..place);
-        }
+    let is_own = |guard: &ClaimGuard| Arc::ptr_eq(&guard.engine, engine);
+    // Most often all are of one store, and follow each other.
+    let places: Option<Vec<usize>> = match guards[first..].iter().all(is_own) {
+        true => None,
+        false => Some((first..guards.len()).filter(|place| is_own(&guards[*place])).collect()),
+    };
+    let place_of = |at: usize| places.as_ref().map_or(first + at, |places| places[at]);
+    let len = places.as_ref().map_or(guards.len() - first, Vec::len);
+    for at in 0..len {
+        guards[place_of(at)].settled.store(true, Ordering::Relaxed);
     }
-    engine.commit_batch(&claims, |at, error| {
-        let place = places.get(at).copied().unwrap_or(first + at);
+    let claim_of = |at: usize| {
+        let guard = &guards[place_of(at)];
+        (guard.digest, guard.token)
+    };
+    engine.commit_batch(len, claim_of, |at, error| {
         failed.resize_with(guards.len(), || None);
-        failed[place] = Some(error);
+        failed[place_of(at)] = Some(error);
     });
 }
 
@@ -262,7 +267,7 @@ pub(crate) fn process_once<T, E>(
     digest: Digest,
     work: impl FnOnce(&ClaimGuard) -> Result<T, E>,
 ) -> Result<Outcome<T>, ProcessError<E>> {
-    let guard = match claim(engine, digest, None, ClaimOptions::default()) {
+    let guard = match claim_now(engine, digest) {
         Ok(Claim::Granted(guard)) => guard,
         Ok(Claim::InFlight { lease_left }) => return Ok(Outcome::InFlight { lease_left }),
         Ok(Claim::Duplicate {} | Claim::TooOld) => return Ok(Outcome::Duplicate {}),

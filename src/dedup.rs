@@ -322,7 +322,7 @@ impl Scope {
     /// [`crate::Error::Mode`] in event-time stores (use [`Scope::claim_at`]),
     /// [`crate::Error::Poisoned`] at [`crate::Durability::Sync`].
     pub fn claim(&self, key: impl AsRef<[u8]>) -> Result<Claim> {
-        claim::claim(self.engine(), self.digest(key), None, ClaimOptions::default())
+        claim::claim_now(self.engine(), self.digest(key))
     }
 
     /// [`Scope::claim`] with a lease or a note of its own.

@@ -355,6 +355,22 @@ impl Journal {
         Ok(())
     }
 
+    /// Ends all open segments, those that are ready as well: the kernel could not write back what is
+    /// in them, and may drop it. What comes next goes to one that it has not failed with.
+    pub(crate) fn retire_all(&self) -> Result<()> {
+        let fresh = self.create()?;
+        self.name(&[fresh.id])?;
+        let mut segments = self.segments.lock();
+        let Segments { current, spare, full, .. } = &mut *segments;
+        for segment in spare.drain(..).chain(current.take()) {
+            self.free.fetch_sub(i64::from(segment.untaken()), AcqRel);
+            full.push(segment.id);
+        }
+        self.free.fetch_add(i64::from(fresh.chunks), AcqRel);
+        segments.spare.push_back(Arc::new(fresh));
+        Ok(())
+    }
+
     /// Segments that are to be sealed.
     pub(crate) fn full_segments(&self) -> Vec<u64> {
         self.segments.lock().full.clone()

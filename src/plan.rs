@@ -61,7 +61,9 @@ const SEGMENTS_PER_WINDOW: u64 = 48;
 /// of those that are ready is in memory, the others only on the disk.
 const SEGMENTS: u64 = 5;
 /// Segments that are ready, at most: several small ones, which are filled faster than files are made.
+/// Fewer where a store is to stay below 1 MiB, one where it is large.
 const MOST_SPARES: usize = 3;
+const FEW_SPARES: usize = 2;
 const HUGE_PAGE: u64 = 2 << 20;
 /// Logs at a time: one being written, one ready, and those whose records are being sealed.
 const LOGS: u64 = 5;
@@ -82,11 +84,15 @@ impl Sizes {
             segment_chunks = (segment_bytes / PAGE as u64 - 1) as u32;
             segment_chunks = segment_chunks.min(journal::MAX_CHUNKS);
         }
-        let small = segment_bytes < HUGE_PAGE && segment_keys >= 4 * MIN_SEGMENT_KEYS;
+        let most_spares = match segment_bytes {
+            HUGE_PAGE.. => 1,
+            _ if segment_keys < 4 * MIN_SEGMENT_KEYS => FEW_SPARES,
+            _ => MOST_SPARES,
+        };
         Sizes {
             segment_keys,
             segment_chunks,
-            most_spares: if small { MOST_SPARES } else { 1 },
+            most_spares,
             index_records: (segment_keys as usize / shards).max(64),
             log_bytes: match config.durability {
                 // Only what is forgotten is logged.

@@ -28,10 +28,6 @@ struct Suspects {
 }
 
 impl Engine {
-    fn claims_held(&self) -> usize {
-        self.tools.claims_held.load(std::sync::atomic::Ordering::Acquire)
-    }
-
     /// Sets aside the space of a batch, and looks for keys that are claimed.
     pub(super) fn prepare_batch(&self, digests: &[Digest]) -> Result<Prepared> {
         self.refuse_claimed(digests)?;
@@ -83,11 +79,15 @@ impl Engine {
     }
 
     fn refuse_claimed(&self, digests: &[Digest]) -> Result<()> {
-        if self.claims_held() == 0 {
+        if !self.tools.claims_held.may_be_any() {
             return Ok(());
         }
         for digest in digests {
-            let mut shard = self.enter(self.shard_of(*digest))?;
+            let index = self.shard_of(*digest);
+            if self.tools.claims_held.of(index) == 0 {
+                continue;
+            }
+            let mut shard = self.enter(index)?;
             if let Some(lease_left) = shard.held_for(*digest, || self.time.now()) {
                 shard.counters.in_flight += 1;
                 return Err(Error::InFlight { lease_left });
@@ -118,7 +118,7 @@ impl Engine {
         }
         self.tick_clock();
         // Only a quota or claims in flight have to see all keys before the first is marked.
-        if self.tools.quota.is_limited() || self.claims_held() > 0 {
+        if self.tools.quota.is_limited() || self.tools.claims_held.may_be_any() {
             let digests: Vec<Digest> = digests.collect();
             let batch = self.prepare_batch(&digests).map_err(none)?;
             return self.decide_batch(batch, digests.into_iter(), len, verdicts);

@@ -159,18 +159,14 @@ impl Engine {
         let now_ns = self.time.now();
         let lease_ns = lease_ns.unwrap_or(self.config.lease_ns);
         let mut call = self.begin()?;
-        // Counted in advance: who believes that a claim is held only looks more closely.
-        let (len, held) = (digests.len(), &self.tools.claims_held);
-        held.fetch_add(len, AcqRel);
-        let next_token = self.claims.tokens(len);
-        let mut terms = Terms { now_ns, lease_ns, next_token, granted: 0 };
+        let next_token = self.claims.tokens(digests.len());
+        let mut terms = Terms::new(now_ns, lease_ns, next_token);
         let result = self.for_each_visit(digests, |shard, keys| {
             shard.claim_together(&self.tools, &mut call, &mut terms, keys, |at, given, token| {
                 let digest = keys.digest(at);
                 answer(at, attempt(given, digest, token));
             })
         });
-        held.fetch_sub(len - terms.granted, AcqRel);
         result.and(self.finish(call))
     }
 
@@ -213,23 +209,24 @@ impl Engine {
         }
     }
 
-    /// Commits many claims of this store; `failed` gets place and error of those that were not.
+    /// Commits `len` claims of this store, digest and token of each by its place; `failed` gets place and error of those that were not.
     pub(crate) fn commit_batch(
         &self,
-        claims: &[(Digest, u64)],
+        len: usize,
+        claim_of: impl Fn(usize) -> (Digest, u64),
         mut failed: impl FnMut(usize, Error),
     ) {
         let mut call = match self.tick().and_then(|()| self.begin()) {
             Ok(call) => call,
             Err(error) => {
-                return (0..claims.len()).for_each(|at| failed(at, error.again()));
+                return (0..len).for_each(|at| failed(at, error.again()));
             }
         };
         let mut refused = Vec::new();
-        let digests = claims.iter().map(|(digest, _)| *digest);
+        let digests = (0..len).map(|at| claim_of(at).0);
         let target_of = |shard: &Shard, digest| self.commit_target(shard, digest);
         let whole = self.for_each_visit(digests, |shard, keys| {
-            let keys = keys.map(|(at, digest)| (at, digest, claims[at].1));
+            let keys = keys.map(|(at, digest)| (at, digest, claim_of(at).1));
             let note = |at, error| refused.push((at, error));
             shard.commit_together(&self.tools, &mut call, keys, target_of, note);
             Ok(())
@@ -237,7 +234,7 @@ impl Engine {
         let synced = whole.and(self.finish(call));
         self.claims.changed();
         if let Err(error) = synced {
-            for at in 0..claims.len() {
+            for at in 0..len {
                 if refused.iter().all(|(refused, _)| *refused != at) {
                     failed(at, error.again());
                 }

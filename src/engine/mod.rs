@@ -223,12 +223,23 @@ impl Engine {
         let index = self.shard_of(digest);
         let mut result = self.enter(index).and_then(|mut shard| work(&mut shard, &mut call));
         if let Err(Error::Full { .. }) = result {
-            self.count_out_expired();
-            result = self.enter(index).and_then(|mut shard| work(&mut shard, &mut call));
+            result = self.once_more(index, &mut call, &mut work);
         }
         let synced = self.finish(call);
         let answer = result?;
         synced.map(|()| answer)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn once_more<T>(
+        &self,
+        index: usize,
+        call: &mut Call,
+        work: &mut dyn FnMut(&mut Shard, &mut Call) -> Result<T>,
+    ) -> Result<T> {
+        self.count_out_expired();
+        self.enter(index).and_then(|mut shard| work(&mut shard, call))
     }
 
     #[cold]

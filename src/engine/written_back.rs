@@ -89,7 +89,7 @@ impl Engine {
     #[cold]
     pub(super) fn heal_journal(&self) -> Result<()> {
         let poisoned = |detail: String| Err(Error::Poisoned { detail });
-        match self.tools.journal.retire().and_then(|()| self.seal_due()) {
+        match self.tools.journal.retire_all().and_then(|()| self.seal_due()) {
             Ok(()) if self.tools.journal.full_segments().is_empty() => {}
             Ok(()) => return poisoned("the journal could not be written".to_owned()),
             Err(error) => return poisoned(error.to_string()),

@@ -161,6 +161,12 @@ impl Cursor {
     pub(crate) fn start() -> Self {
         Cursor(FIRST_WORD)
     }
+
+    /// Words of the chunk before it.
+    #[inline]
+    pub(crate) fn words(&self) -> usize {
+        self.0
+    }
 }
 
 /// Bodies are short: one multiply a word, folded, notices what a lost, torn or flipped word does.

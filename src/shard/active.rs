@@ -216,12 +216,14 @@ impl Active {
     }
 
     /// Appends a control record; `false` when it needs another chunk.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn append_control(&mut self, record: &Record<'_>) -> bool {
         let Some((number, cursor)) = &mut self.control else { return false };
-        if !record.append(self.segment.chunk(*number), cursor) {
+        let chunk = self.segment.chunk(*number);
+        if !record.append(chunk, cursor) {
             return false;
         }
+        prefetch(&chunk[(cursor.words() + AHEAD) % chunk.len()]);
         if record.is_of_tombstone() {
             self.segment.count_tombstone();
         }

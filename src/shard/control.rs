@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::hash_map::Entry;
-use std::sync::atomic::Ordering::AcqRel;
 
 use super::pending::Mark;
 use super::{Call, Shard, Target, Tools};
@@ -57,8 +56,20 @@ pub(crate) enum ClaimAnswer {
 
 impl Shard {
     /// Writes a control record to the journal, and to the log if the level asks for it.
-    #[inline]
+    #[inline(never)]
     pub(super) fn journal_control(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        record: &Record<'_>,
+    ) -> Result<()> {
+        self.journal_this(tools, call, record)
+    }
+
+    /// [`Shard::journal_control`] where it is called for every key: the kind of the record is known
+    /// there, and with it most of what writing it decides.
+    #[inline(always)]
+    pub(super) fn journal_this(
         &mut self,
         tools: &Tools,
         call: &mut Call,
@@ -78,11 +89,22 @@ impl Shard {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn journal_only(&mut self, tools: &Tools, call: &mut Call, record: &Record<'_>) -> Result<()> {
         if self.active.as_mut().is_some_and(|active| active.append_control(record)) {
             return Ok(());
         }
+        self.journal_in_next_control_chunk(tools, call, record)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn journal_in_next_control_chunk(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        record: &Record<'_>,
+    ) -> Result<()> {
         self.add_chunk(tools, call, |active, chunk| active.add_control_chunk(chunk))?;
         // A fresh chunk has room for any record.
         let appended = self.active.as_mut().is_some_and(|active| active.append_control(record));
@@ -92,18 +114,31 @@ impl Shard {
 
     /// Publishes a claim.
     pub(crate) fn put_claim(&mut self, tools: &Tools, digest: Digest, claim: ClaimState) {
-        if self.claims.insert(digest, claim).is_none() {
-            tools.claims_held.fetch_add(1, AcqRel);
-        }
+        self.claims.insert(digest, claim);
+        self.tell_claims(tools);
+    }
+
+    /// Tells those who hold no lock how many claims there are.
+    #[inline]
+    pub(super) fn tell_claims(&self, tools: &Tools) {
+        tools.claims_held.set(self.number, self.claims.len());
     }
 
     /// Ends a claim, if there is one.
     pub(crate) fn drop_claim(&mut self, tools: &Tools, digest: Digest) -> Option<ClaimState> {
         let claim = self.claims.remove(&digest);
-        if claim.is_some() {
-            tools.claims_held.fetch_sub(1, AcqRel);
-        }
+        self.tell_claims(tools);
         claim
+    }
+
+    /// Takes a claim out of the table, if it still is the owner's. One look at the table serves both;
+    /// nobody sees it before the lock is released.
+    #[inline]
+    pub(super) fn take_out_owned(&mut self, digest: Digest, token: u64) -> Result<ClaimState> {
+        match self.claims.entry(digest) {
+            Entry::Occupied(held) if held.get().token == token => Ok(held.remove()),
+            _ => Err(Error::LeaseLost { token }),
+        }
     }
 
     pub(super) fn claim_record(digest: Digest, state: &ClaimState) -> Record<'_> {
@@ -174,11 +209,28 @@ impl Shard {
             orphaned: false,
             note: request.note.into(),
         };
-        self.journal_control(tools, call, &Shard::claim_record(request.digest, &state))?;
+        self.journal_claim(tools, call, request.digest, &state)?;
         self.put_claim(tools, request.digest, state);
-        self.note_pending(&tools.log, call, request.digest, Mark::Claimed(token));
+        self.note_pending(&tools.log, call, request.digest, || Mark::Claimed(token));
         self.counters.claims_granted += 1;
         Ok(())
+    }
+
+    #[inline(always)]
+    fn journal_claim(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        digest: Digest,
+        state: &ClaimState,
+    ) -> Result<()> {
+        if state.event_ns.is_none() && state.note.is_empty() {
+            let (token, deadline_ns) = (state.token, state.deadline_ns);
+            let (event_ns, note) = (None, Cow::Borrowed(&[][..]));
+            let record = Record::Claim { digest, token, deadline_ns, event_ns, note };
+            return self.journal_this(tools, call, &record);
+        }
+        self.journal_control(tools, call, &Shard::claim_record(digest, state))
     }
 
     /// Time left of a claim that keeps others from the digest.
@@ -253,19 +305,12 @@ impl Shard {
         token: u64,
         target: Option<Target>,
     ) -> Result<()> {
-        let Entry::Occupied(held) = self.claims.entry(digest) else {
-            return Err(Error::LeaseLost { token });
-        };
-        if held.get().token != token {
-            return Err(Error::LeaseLost { token });
-        }
-        // One look at the table serves both; nobody sees it before the lock is released.
-        let claim = held.remove();
+        let claim = self.take_out_owned(digest, token)?;
         let committed = Record::Commit { token };
         let done = match target {
             Some(target) => self.record(tools, call, digest, target).map(|()| {
                 // The key is live from here on; should this fail, recovery comes to the same result.
-                let _ = self.journal_control(tools, call, &committed);
+                let _ = self.journal_this(tools, call, &committed);
             }),
             None => self.journal_control(tools, call, &committed),
         };
@@ -273,8 +318,8 @@ impl Shard {
             self.claims.insert(digest, claim);
             return Err(error);
         }
-        tools.claims_held.fetch_sub(1, AcqRel);
-        self.note_pending(&tools.log, call, digest, Mark::Committed(claim));
+        self.tell_claims(tools);
+        self.note_pending(&tools.log, call, digest, || Mark::Committed(claim));
         self.counters.claims_committed += 1;
         Ok(())
     }
@@ -310,7 +355,7 @@ impl Shard {
         self.drop_claim(tools, digest);
         let Some(slice) = live else { return Ok(false) };
         let before = self.tombstones.insert(digest, Tombstone { newest, revived: 0 });
-        self.note_pending(&tools.log, call, digest, Mark::Forgotten(slice, before));
+        self.note_pending(&tools.log, call, digest, || Mark::Forgotten(slice, before));
         self.count(slice, -1);
         tools.quota.give_back(1);
         self.counters.forgotten += 1;

@@ -6,6 +6,7 @@
 
 pub(crate) mod active;
 pub(crate) mod control;
+pub(crate) mod held;
 mod lookup;
 mod pending;
 mod refresh;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use active::{Active, Taker};
 use control::ClaimState;
+use held::ClaimsHeld;
 use pending::{Mark, Pending};
 
 use crate::catalog::Catalog;
@@ -27,7 +29,7 @@ use crate::journal::{Journal, Reservation};
 use crate::log::Log;
 use crate::quota::Quota;
 use crate::replay::Tombstone;
-use crate::sync::{AtomicUsize, Mutex};
+use crate::sync::Mutex;
 use crate::verdict::Verdict;
 
 /// What a shard works with; shared by all shards of a store.
@@ -40,8 +42,7 @@ pub(crate) struct Tools {
     pub(crate) holds_refreshed: bool,
     /// Records of a shard in one segment, about.
     pub(crate) index_records: usize,
-    /// Claims of all shards, those of crashed owners included.
-    pub(crate) claims_held: AtomicUsize,
+    pub(crate) claims_held: ClaimsHeld,
     /// Emptied indexes, ready to be used again.
     pub(crate) indexes: Mutex<Vec<Index>>,
 }
@@ -103,6 +104,8 @@ pub(crate) struct Shard {
     /// `None` while it is rebuilt from nothing: every slice is suspected then.
     pub(crate) filter: Option<Filter>,
     pub(crate) claims: DigestMap<ClaimState>,
+    /// Its number among the shards.
+    number: usize,
     /// Forgotten digests.
     pub(crate) tombstones: DigestMap<Tombstone>,
     pub(crate) closed: bool,
@@ -127,9 +130,10 @@ pub(crate) struct Target {
 }
 
 impl Shard {
-    pub(crate) fn new(catalog: Arc<Catalog>) -> Self {
+    pub(crate) fn new(number: usize, catalog: Arc<Catalog>) -> Self {
         Shard {
             catalog,
+            number,
             filter: None,
             building: None,
             active: None,
@@ -302,7 +306,7 @@ impl Shard {
     ) {
         if tools.log.has_marks() {
             call.logged.push((target.slice, digest));
-            let mark = Mark::Recorded(target.slice, tombstone);
+            let mark = || Mark::Recorded(target.slice, tombstone);
             self.note_pending(&tools.log, call, digest, mark);
         }
     }

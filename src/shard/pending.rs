@@ -30,10 +30,22 @@ pub(crate) enum Mark {
 
 impl Shard {
     /// Notes a mark, where somebody will wait for it.
-    #[inline]
-    pub(super) fn note_pending(&mut self, log: &Log, call: &mut Call, digest: Digest, mark: Mark) {
-        let waits = log.level() == Level::Sync || matches!(mark, Mark::Forgotten(..));
-        if !waits || call.epoch == 0 {
+    #[inline(always)]
+    pub(super) fn note_pending(
+        &mut self,
+        log: &Log,
+        call: &mut Call,
+        digest: Digest,
+        mark: impl FnOnce() -> Mark,
+    ) {
+        if call.epoch > 0 {
+            self.note_logged(log, call, digest, mark());
+        }
+    }
+
+    #[inline(never)]
+    fn note_logged(&mut self, log: &Log, call: &mut Call, digest: Digest, mark: Mark) {
+        if log.level() != Level::Sync && !matches!(mark, Mark::Forgotten(..)) {
             return;
         }
         call.must_sync = true;

@@ -2,8 +2,6 @@
 //! record for all of them.
 
 use std::borrow::Cow;
-use std::collections::hash_map::Entry;
-use std::sync::atomic::Ordering::AcqRel;
 
 use super::control::{ClaimAnswer, ClaimState};
 use super::pending::Mark;
@@ -17,18 +15,19 @@ pub(crate) struct Terms {
     pub(crate) now_ns: i64,
     pub(crate) lease_ns: i64,
     /// The next of the tokens that were set aside for the batch.
-    pub(crate) next_token: u64,
-    /// Claims that were granted; all keys of the batch were counted as held in advance.
-    pub(crate) granted: usize,
+    next_token: u64,
+    /// Granted in this visit and not journaled yet: tokens follow each other.
+    digests: [Digest; MOST_CLAIMS],
+    granted: usize,
+    /// Claims whose leases had run out, and that are taken over in this visit.
+    taken_over: Vec<(Digest, ClaimState)>,
 }
 
-/// Granted and not journaled yet: tokens follow each other.
-struct Granted {
-    first_token: u64,
-    digests: [Digest; MOST_CLAIMS],
-    len: usize,
-    /// Claims whose leases had run out, and that are taken over.
-    taken_over: Vec<(Digest, ClaimState)>,
+impl Terms {
+    pub(crate) fn new(now_ns: i64, lease_ns: i64, next_token: u64) -> Self {
+        let digests = [Digest { hi: 0, lo: 0 }; MOST_CLAIMS];
+        Terms { now_ns, lease_ns, next_token, digests, granted: 0, taken_over: Vec::new() }
+    }
 }
 
 impl Shard {
@@ -43,17 +42,13 @@ impl Shard {
         mut answer: impl FnMut(usize, ClaimAnswer, u64),
     ) -> Result<()> {
         let target = self.current();
-        let mut granted = Granted {
-            first_token: terms.next_token,
-            digests: [Digest { hi: 0, lo: 0 }; MOST_CLAIMS],
-            len: 0,
-            taken_over: Vec::new(),
-        };
+        terms.granted = 0;
+        terms.taken_over.clear();
         let mut result = Ok(());
         for (at, digest) in keys {
             match self.may_claim(tools, call, digest, terms.now_ns, target) {
                 Ok(ClaimAnswer::Granted) => {
-                    let token = self.take_in(tools, terms, &mut granted, digest);
+                    let token = self.take_in(terms, digest);
                     answer(at, ClaimAnswer::Granted, token);
                 }
                 Ok(other) => answer(at, other, 0),
@@ -63,22 +58,17 @@ impl Shard {
                 }
             }
         }
-        result = result.and_then(|()| self.journal_granted(tools, call, terms, &granted));
+        result = result.and_then(|()| self.journal_granted(tools, call, terms));
         if result.is_err() {
-            self.take_back(tools, terms, granted);
+            self.take_back(tools, terms);
         }
+        self.tell_claims(tools);
         result
     }
 
     /// Publishes a claim before it is journaled: nobody sees it before the lock is released.
-    fn take_in(
-        &mut self,
-        tools: &Tools,
-        terms: &mut Terms,
-        granted: &mut Granted,
-        digest: Digest,
-    ) -> u64 {
-        let token = granted.first_token + granted.len as u64;
+    fn take_in(&mut self, terms: &mut Terms, digest: Digest) -> u64 {
+        let token = terms.next_token + terms.granted as u64;
         let state = ClaimState {
             token,
             deadline_ns: terms.now_ns.saturating_add(terms.lease_ns),
@@ -88,45 +78,35 @@ impl Shard {
             note: Box::default(),
         };
         if let Some(before) = self.claims.insert(digest, state) {
-            // It was counted, and so is the new one.
-            tools.claims_held.fetch_sub(1, AcqRel);
-            granted.taken_over.push((digest, before));
+            terms.taken_over.push((digest, before));
         }
-        granted.digests[granted.len] = digest;
-        granted.len += 1;
+        terms.digests[terms.granted] = digest;
         terms.granted += 1;
         token
     }
 
-    fn journal_granted(
-        &mut self,
-        tools: &Tools,
-        call: &mut Call,
-        terms: &mut Terms,
-        granted: &Granted,
-    ) -> Result<()> {
-        let digests = &granted.digests[..granted.len];
+    fn journal_granted(&mut self, tools: &Tools, call: &mut Call, terms: &mut Terms) -> Result<()> {
+        let digests = &terms.digests[..terms.granted];
         if digests.is_empty() {
             return Ok(());
         }
         let deadline_ns = terms.now_ns.saturating_add(terms.lease_ns);
-        let (first, digests) = (granted.first_token, Cow::Borrowed(digests));
-        self.journal_control(tools, call, &Record::Claims { first, deadline_ns, digests })?;
-        for (token, digest) in (first..).zip(&granted.digests[..granted.len]) {
-            self.note_pending(&tools.log, call, *digest, Mark::Claimed(token));
+        let (first, digests) = (terms.next_token, Cow::Borrowed(digests));
+        self.journal_this(tools, call, &Record::Claims { first, deadline_ns, digests })?;
+        for (token, digest) in (first..).zip(&terms.digests[..terms.granted]) {
+            self.note_pending(&tools.log, call, *digest, || Mark::Claimed(token));
         }
-        self.counters.claims_granted += granted.len as u64;
-        terms.next_token += granted.len as u64;
+        self.counters.claims_granted += terms.granted as u64;
+        terms.next_token += terms.granted as u64;
         Ok(())
     }
 
     #[cold]
-    fn take_back(&mut self, tools: &Tools, terms: &mut Terms, granted: Granted) {
-        for digest in &granted.digests[..granted.len] {
+    fn take_back(&mut self, tools: &Tools, terms: &mut Terms) {
+        for digest in &terms.digests[..terms.granted] {
             self.claims.remove(digest);
         }
-        terms.granted -= granted.len;
-        for (digest, before) in granted.taken_over {
+        for (digest, before) in terms.taken_over.drain(..) {
             self.put_claim(tools, digest, before);
         }
     }
@@ -164,10 +144,11 @@ impl Shard {
         }
         self.journal_commits(tools, call, first, count);
         self.counters.claims_committed += ended as u64;
-        tools.claims_held.fetch_sub(ended, AcqRel);
+        self.tell_claims(tools);
     }
 
     /// Marks a claimed key and ends its claim. The record of that follows for all together.
+    #[inline(always)]
     fn end_claim(
         &mut self,
         tools: &Tools,
@@ -176,28 +157,22 @@ impl Shard {
         token: u64,
         target: Target,
     ) -> Result<()> {
-        let Entry::Occupied(held) = self.claims.entry(digest) else {
-            return Err(Error::LeaseLost { token });
-        };
-        if held.get().token != token {
-            return Err(Error::LeaseLost { token });
-        }
-        let claim = held.remove();
-        if let Err(error) = self.record(tools, call, digest, target) {
+        let claim = self.take_out_owned(digest, token)?;
+        if let Err(error) = self.make_known(tools, call, digest, target, None) {
             self.claims.insert(digest, claim);
             return Err(error);
         }
-        self.note_pending(&tools.log, call, digest, Mark::Committed(claim));
+        self.count_new(target, 1);
+        self.note_pending(&tools.log, call, digest, || Mark::Committed(claim));
         Ok(())
     }
 
     /// The keys are live already; should this fail, recovery comes to the same result.
     fn journal_commits(&mut self, tools: &Tools, call: &mut Call, first: u64, count: u64) {
-        let record = match count {
-            0 => return,
-            1 => Record::Commit { token: first },
-            _ => Record::Commits { first, count },
+        let _ = match count {
+            0 => Ok(()),
+            1 => self.journal_this(tools, call, &Record::Commit { token: first }),
+            _ => self.journal_this(tools, call, &Record::Commits { first, count }),
         };
-        let _ = self.journal_control(tools, call, &record);
     }
 }

@@ -96,9 +96,13 @@ fn filled(dir: &Path) -> Result<Dedup> {
         for batch in keys.chunks(BATCH) {
             store.observe_batch_into(batch, &mut verdicts).map_err(|e| e.into_parts().1)?;
             ensure!(verdicts.iter().all(|&verdict| verdict == Verdict::New), "not new");
+            // What is done in the background is the same each time only if nothing is done meanwhile.
+            store.settle();
         }
         clock.advance(Duration::from_nanos(1024 * KEY_NS));
-        // What is done in the background is the same each time only if nothing is done meanwhile.
+        // Whether a slice that is over is merged before or after the next sealing decides how many
+        // parts it has in the end: it is merged now.
+        let _ = store.contains(key(SEED, first))?;
         store.settle();
     }
     // Into a slice that has begun: the blocks of the filter have the oldest column to clear.

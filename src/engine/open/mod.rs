@@ -27,10 +27,11 @@ use crate::ledger::Ledger;
 use crate::log::{Level, Log};
 use crate::plan::Sizes;
 use crate::quota::Quota;
+use crate::shard::held::ClaimsHeld;
 use crate::shard::{Shard, Tools};
 use crate::stats::RecoveryReport;
 use crate::storage::{DirStorage, HeapStorage, Origin, Storage};
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, RwLock};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, RwLock};
 use crate::worker;
 use files::sized_keys;
 use identity::{create_header, geometry, new_manifest, refuse_mismatch};
@@ -215,19 +216,19 @@ impl Opening {
             quota,
             refresh_on_duplicate: config.refresh_on_duplicate,
             holds_refreshed: self.refreshes,
-            claims_held: AtomicUsize::new(0),
+            claims_held: ClaimsHeld::new(filters.len()),
             index_records: sizes.index_records,
             indexes: Mutex::default(),
         };
         let maintenance = Maintenance::default();
         let sized = sized_keys(&config, &filters).max(config.expected_keys);
         maintenance.filter_keys.store(sized, std::sync::atomic::Ordering::Release);
-        let shard = |filter| {
-            let mut shard = Shard::new(Arc::clone(&catalog));
+        let shard = |(number, filter)| {
+            let mut shard = Shard::new(number, Arc::clone(&catalog));
             shard.filter = filter;
             CachePadded::new(Mutex::new(shard))
         };
-        let shards: Box<[_]> = filters.into_iter().map(shard).collect();
+        let shards: Box<[_]> = filters.into_iter().enumerate().map(shard).collect();
         let origin = Origin::here(mark(config.event_time))
             .map_err(|e| Error::io("allocating memory for", ledger.storage().path(""), e))?;
         let hints = shards.iter().map(|_| CachePadded::new(FilterHint::default())).collect();
