@@ -176,8 +176,8 @@ pub(crate) struct Reservation {
 pub(crate) struct Journal {
     ledger: Arc<Ledger>,
     store: StoreId,
-    /// Chunks of a segment of ordinary size.
-    segment_chunks: u32,
+    /// Chunks of the next segment.
+    segment_chunks: AtomicU32,
     segments: Mutex<Segments>,
     /// Chunks that nobody has taken or reserved.
     free: AtomicI64,
@@ -204,10 +204,15 @@ impl Journal {
         Journal {
             ledger,
             store,
-            segment_chunks: segment_chunks.min(MAX_CHUNKS),
+            segment_chunks: AtomicU32::new(segment_chunks.min(MAX_CHUNKS)),
             segments: Mutex::new(Segments { filled, ..Segments::default() }),
             free: AtomicI64::new(0),
         }
+    }
+
+    /// Has segments made larger from here on, never smaller.
+    pub(crate) fn enlarge_segments(&self, chunks: u32) {
+        self.segment_chunks.fetch_max(chunks.min(MAX_CHUNKS), AcqRel);
     }
 
     /// Sets `chunks` chunks aside; creates segments when there are too few. On an error nothing is
@@ -280,7 +285,8 @@ impl Journal {
     /// A segment that the manifest does not name yet.
     fn create(&self) -> Result<Segment> {
         let id = self.ledger.next_file();
-        Segment::create(self.ledger.storage(), self.store, id, self.segment_chunks)
+        let chunks = self.segment_chunks.load(Acquire);
+        Segment::create(self.ledger.storage(), self.store, id, chunks)
     }
 
     /// Names new segments in the manifest, so that their chunks can be handed out. They are not

@@ -62,7 +62,7 @@ const SEGMENTS_PER_WINDOW: u64 = 48;
 const SEGMENTS: u64 = 5;
 /// Segments that are ready, at most: several small ones, which are filled faster than files are made.
 /// Fewer where a store is to stay below 1 MiB, one where it is large.
-const MOST_SPARES: usize = 3;
+const MOST_SPARES: usize = 8;
 const FEW_SPARES: usize = 2;
 const HUGE_PAGE: u64 = 2 << 20;
 /// Logs at a time: one being written, one ready, and those whose records are being sealed.
@@ -72,10 +72,12 @@ const MIN_SEGMENT_KEYS: u64 = 2_048;
 const MAX_SEGMENT_KEYS: u64 = 1 << 21;
 
 impl Sizes {
-    pub(crate) fn of(config: &Config) -> Self {
+    /// Those of a store that holds about `keys` keys; never for more than its limit allows.
+    pub(crate) fn of(config: &Config, keys: u64) -> Self {
         let shards = 1_usize << config.shard_bits;
+        let most = config.max_keys.map_or(u64::MAX, |max| max.max(config.expected_keys));
         let segment_keys =
-            (config.expected_keys / SEGMENTS_PER_WINDOW).clamp(MIN_SEGMENT_KEYS, MAX_SEGMENT_KEYS);
+            (keys.min(most) / SEGMENTS_PER_WINDOW).clamp(MIN_SEGMENT_KEYS, MAX_SEGMENT_KEYS);
         let mut segment_chunks = journal::segment_chunks(segment_keys, shards);
         let mut segment_bytes = (u64::from(segment_chunks) + 1) * PAGE as u64;
         if segment_bytes > HUGE_PAGE {
@@ -130,18 +132,22 @@ impl Plan {
             // A filter is rebuilt with room to grow, and lives beside the old one meanwhile.
             max.max(config.expected_keys)
         });
-        let sizes = Sizes::of(config);
+        let sizes = Sizes::of(config, keys);
         let filter = u64::from(shard_blocks(config, keys)) * BLOCK as u64 * shards;
         let grown = if keys > config.expected_keys { 3 * filter } else { filter };
         let segment = (u64::from(sizes.segment_chunks) + 1) * PAGE as u64;
         let index = sizes.segment_keys * 6 + (sizes.segment_chunks as u64) * 16;
-        let segments = SEGMENTS + sizes.most_spares as u64;
+        // Segments grow with the filter; smaller ones of before are more.
+        let spares = sizes.most_spares.max(Sizes::of(config, config.expected_keys).most_spares);
+        let segments = SEGMENTS + spares as u64;
         let slices = u64::from(config.slices);
         let live = keys + keys.div_ceil(slices);
         let sealed = run::file_bytes(live) + run::file_bytes(keys.div_ceil(slices));
         let further = |per_key: f64| (per_key * 1e6) as u64;
         let columns = Columns::for_slices(config.slices);
         let per_key = sizing::bytes_per_key(config.slices, config.false_positive_rate);
+        // Segments, and in memory their indexes: a window has so many.
+        let unsealed = |bytes: f64| (SEGMENTS + 1) as f64 * bytes / SEGMENTS_PER_WINDOW as f64;
         let load = config.expected_keys as f64
             / shards as f64
             / f64::from(shard_blocks(config, config.expected_keys))
@@ -155,8 +161,8 @@ impl Plan {
                 + sealed
                 + 4 * PAGE as u64,
             files: 4 + 2 + segments + LOGS + (slices + 1) * MERGE_AT as u64,
-            memory_per_further_million: further(per_key),
-            disk_per_further_million: further(per_key + 16.1),
+            memory_per_further_million: further(per_key + unsealed(16.1 + 6.0)),
+            disk_per_further_million: further(per_key + 16.1 + unsealed(16.1)),
             shards: 1 << config.shard_bits,
             filter_bytes: filter,
             filter_bits_per_key: filter as f64 * 8.0 / keys as f64,

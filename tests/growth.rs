@@ -81,6 +81,32 @@ fn a_hundred_times_the_expected_keys_stay_exact_across_a_restart() {
     assert!(stats.filter_capacity >= 200_000, "sized for {}", stats.filter_capacity);
 }
 
+/// Bytes of the largest segment of the journal.
+fn segment_bytes(dir: &std::path::Path) -> u64 {
+    let files = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+    let segments = files.filter(|file| file.file_name().to_string_lossy().starts_with("journal-"));
+    segments.map(|file| file.metadata().unwrap().len()).max().unwrap()
+}
+
+/// A large store with the segments of a small one would seal all the time; also after a restart.
+#[test]
+fn segments_grow_with_the_filter() {
+    let (dir, clock) = (TempDir::new().unwrap(), clock());
+    let open = || builder(&clock).expected_keys(10_000).open(dir.path()).unwrap();
+    let store = open();
+    store.settle();
+    let planned = segment_bytes(dir.path());
+    grow(&store, &clock, 300_000);
+    store.settle();
+    let grown = segment_bytes(dir.path());
+    assert!(grown > planned, "{grown} bytes, planned were {planned}");
+    drop(store);
+    let store = open();
+    store.settle();
+    let again = segment_bytes(dir.path());
+    assert!(again >= grown && again > 2 * planned, "{again} bytes, planned were {planned}");
+}
+
 /// Promise 5: the limit is exact, and nothing that lives is evicted for it.
 #[test]
 fn a_hard_limit_refuses_exactly_the_first_key_past_it() {

@@ -72,7 +72,7 @@ fn fill(builder: Builder, dir: &Path, clock: &ManualClock, keys: u64) {
 /// The plan holds for a store that was sized for its limit, and for one that had to grow to it.
 #[test]
 fn memory_disk_and_files_stay_within_the_plan() {
-    for (expected, max) in [(20_000, 20_000), (1_000, 30_000), (1, 500)] {
+    for (expected, max) in [(20_000, 20_000), (1_000, 30_000), (1, 500), (40_000, 200_000)] {
         for shards in [1, 4] {
             let (dir, clock) = (TempDir::new().unwrap(), ManualClock::new(start()));
             let builder = Dedup::builder()

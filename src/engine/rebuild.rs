@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::Engine;
 use crate::catalog::Catalog;
@@ -21,7 +21,7 @@ use crate::format::manifest::{FilterEntry, Hole};
 use crate::format::names::{self, Kind};
 use crate::format::{PAGE, StoreId};
 use crate::journal::Segment;
-use crate::plan::shard_blocks;
+use crate::plan::{Sizes, shard_blocks};
 use crate::storage::{Advice, Region, Storage};
 
 /// The filter is rebuilt when there are this many times the keys it was sized for.
@@ -51,8 +51,17 @@ impl Engine {
         if needed as f64 > sized as f64 * GROW_AT {
             let target = (needed as f64 * HEADROOM) as u64;
             self.maintenance.filter_keys.store(target, Release);
+            self.enlarge_segments(target);
             self.schedule_rebuild();
         }
+    }
+
+    /// Small segments in a large store would be sealed all the time, into many parts that have to be
+    /// merged.
+    fn enlarge_segments(&self, keys: u64) {
+        let sizes = Sizes::of(&self.config, keys);
+        self.tools.journal.enlarge_segments(sizes.segment_chunks);
+        self.tools.index_records.fetch_max(sizes.index_records, Relaxed);
     }
 
     fn keys_needed(&self) -> u64 {

@@ -20,8 +20,17 @@ pub(crate) struct Index {
 impl Index {
     /// An index for about `records` records; it takes more, with longer chains.
     pub(crate) fn new(records: usize) -> Self {
-        let buckets = (records / 2).max(16).next_power_of_two();
-        Index { heads: vec![0; buckets].into(), next: Vec::with_capacity(records + records / 4) }
+        let heads = vec![0; Index::buckets_for(records)].into();
+        Index { heads, next: Vec::with_capacity(records + records / 4) }
+    }
+
+    fn buckets_for(records: usize) -> usize {
+        (records / 2).max(16).next_power_of_two()
+    }
+
+    /// Whether it was made for so many records.
+    pub(crate) fn suits(&self, records: usize) -> bool {
+        self.heads.len() >= Index::buckets_for(records)
     }
 
     /// Empties it, keeping its memory.

@@ -14,6 +14,7 @@ pub(crate) mod together;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use active::{Active, Taker};
 use control::ClaimState;
@@ -29,7 +30,7 @@ use crate::journal::{Journal, Reservation};
 use crate::log::Log;
 use crate::quota::Quota;
 use crate::replay::Tombstone;
-use crate::sync::Mutex;
+use crate::sync::{AtomicUsize, Mutex};
 use crate::verdict::Verdict;
 
 /// What a shard works with; shared by all shards of a store.
@@ -41,7 +42,7 @@ pub(crate) struct Tools {
     /// The store refreshes, or did so before it was opened: several slices may hold a key.
     pub(crate) holds_refreshed: bool,
     /// Records of a shard in one segment, about.
-    pub(crate) index_records: usize,
+    pub(crate) index_records: AtomicUsize,
     pub(crate) claims_held: ClaimsHeld,
     /// Emptied indexes, ready to be used again.
     pub(crate) indexes: Mutex<Vec<Index>>,
@@ -49,7 +50,10 @@ pub(crate) struct Tools {
 
 impl Tools {
     fn index(&self) -> Index {
-        self.indexes.lock().pop().unwrap_or_else(|| Index::new(self.index_records))
+        let emptied = self.indexes.lock().pop();
+        let records = self.index_records.load(Relaxed);
+        // One of before segments became larger would have long chains.
+        emptied.filter(|index| index.suits(records)).unwrap_or_else(|| Index::new(records))
     }
 
     /// Keeps an emptied index for the next segment.

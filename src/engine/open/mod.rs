@@ -31,7 +31,7 @@ use crate::shard::held::ClaimsHeld;
 use crate::shard::{Shard, Tools};
 use crate::stats::RecoveryReport;
 use crate::storage::{DirStorage, HeapStorage, Origin, Storage};
-use crate::sync::{AtomicBool, AtomicU64, Mutex, RwLock};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, RwLock};
 use crate::worker;
 use files::sized_keys;
 use identity::{create_header, geometry, new_manifest, refuse_mismatch};
@@ -206,7 +206,8 @@ impl Opening {
             // A part that was lost may have held some of them.
             quota.found_sealed(slice.sequence, sealed.saturating_sub(refreshed));
         }
-        let sizes = Sizes::of(&config);
+        let sized = sized_keys(&config, &filters).max(config.expected_keys);
+        let sizes = Sizes::of(&config, sized);
         let opens = self.manifest.opens;
         let ledger = Arc::new(Ledger::new(self.storage, self.manifest));
         let level = level(config.durability, ledger.storage());
@@ -217,11 +218,10 @@ impl Opening {
             refresh_on_duplicate: config.refresh_on_duplicate,
             holds_refreshed: self.refreshes,
             claims_held: ClaimsHeld::new(filters.len()),
-            index_records: sizes.index_records,
+            index_records: AtomicUsize::new(sizes.index_records),
             indexes: Mutex::default(),
         };
         let maintenance = Maintenance::default();
-        let sized = sized_keys(&config, &filters).max(config.expected_keys);
         maintenance.filter_keys.store(sized, std::sync::atomic::Ordering::Release);
         let shard = |(number, filter)| {
             let mut shard = Shard::new(number, Arc::clone(&catalog));
