@@ -256,3 +256,34 @@ fn a_creation_that_was_cut_short_does_not_hold_the_clock_back() {
     }
     assert!(opened > 30, "only {opened} images");
 }
+
+/// Promise 9: at `Sync`, also who is told `Duplicate` is told of something that lasts: he waits for the
+/// sync of him who marked it.
+#[test]
+fn who_is_told_of_a_mark_finds_it_on_the_disk() {
+    let (disk, clock) = (SimDisk::new(), ManualClock::new(start()));
+    // Large logs, so that a sync of the simulated disk takes its time.
+    let builder = builder(&clock).expected_keys(100_000).durability(Durability::Sync);
+    let store = builder.clone().open_simulated(&disk).unwrap();
+    let mut told = 0;
+    for key in keys(0..40) {
+        let barrier = std::sync::Barrier::new(2);
+        let ask = || {
+            barrier.wait();
+            let verdict = store.observe(&key).unwrap();
+            (verdict == Verdict::Duplicate).then(|| disk.snapshot())
+        };
+        let images = std::thread::scope(|scope| {
+            let other = scope.spawn(ask);
+            [ask(), other.join().unwrap()]
+        });
+        assert_eq!(images.iter().flatten().count(), 1, "one of two is the first");
+        for image in images.iter().flatten() {
+            let rebooted = builder.clone().clock(ManualClock::new(start()));
+            let store = rebooted.open_simulated(&image.after_power_loss(NOTHING)).unwrap();
+            assert!(store.contains(&key).unwrap(), "{key} is a duplicate, and not on the disk");
+            told += 1;
+        }
+    }
+    assert_eq!(told, 40);
+}
