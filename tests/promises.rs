@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::{fast_dir, start};
 use onceonly::sim::{Mix, SimDisk};
-use onceonly::{Builder, Dedup, Durability, ManualClock, Verdict, offline};
+use onceonly::{Builder, Dedup, Durability, ManualClock, Timestamp, Verdict, offline};
 
 const WINDOW: Duration = Duration::from_secs(60);
 const SLICES: u32 = 6;
@@ -225,4 +225,65 @@ fn a_key_that_was_forgotten_in_a_later_segment_stays_forgotten() {
     let store = builder.open_simulated(&killed).unwrap();
     assert!(!store.contains("key-0").unwrap(), "a false duplicate");
     assert!(all_live(&store, &keys(1..4_500)));
+}
+
+/// Promises 6 and 10: a store whose creation was cut short by a power loss goes by the wall clock when
+/// it is opened at last. One that lags behind it would vouch for what it has lost.
+#[test]
+fn a_creation_that_was_cut_short_does_not_hold_the_clock_back() {
+    let calls = {
+        let (disk, clock) = (SimDisk::new(), ManualClock::new(start()));
+        let _store = builder(&clock).open_simulated(&disk).unwrap();
+        disk.calls()
+    };
+    let mut opened = 0;
+    for call in 1..=calls {
+        let (disk, clock) = (SimDisk::new(), ManualClock::new(start()));
+        disk.snapshot_at(call);
+        drop(builder(&clock).open_simulated(&disk).unwrap());
+        let Some(image) = disk.take_image() else { continue };
+        for survive in [0, 128, 255] {
+            let lost = image.after_power_loss(Mix { survive, ..NOTHING });
+            let later = start() + Duration::from_secs(3_600);
+            let store = builder(&ManualClock::new(later)).open_simulated(&lost).unwrap();
+            mark(&store, &keys(0..1));
+            let slices = store.stats().slices;
+            let current = slices.last().unwrap();
+            let now = Timestamp::from(later);
+            assert!(current.start <= now && now < current.end, "call {call}: {current:?}");
+            opened += 1;
+        }
+    }
+    assert!(opened > 30, "only {opened} images");
+}
+
+/// Promise 9: at `Sync`, also who is told `Duplicate` is told of something that lasts: he waits for the
+/// sync of him who marked it.
+#[test]
+fn who_is_told_of_a_mark_finds_it_on_the_disk() {
+    let (disk, clock) = (SimDisk::new(), ManualClock::new(start()));
+    // Large logs, so that a sync of the simulated disk takes its time.
+    let builder = builder(&clock).expected_keys(100_000).durability(Durability::Sync);
+    let store = builder.clone().open_simulated(&disk).unwrap();
+    let mut told = 0;
+    for key in keys(0..40) {
+        let barrier = std::sync::Barrier::new(2);
+        let ask = || {
+            barrier.wait();
+            let verdict = store.observe(&key).unwrap();
+            (verdict == Verdict::Duplicate).then(|| disk.snapshot())
+        };
+        let images = std::thread::scope(|scope| {
+            let other = scope.spawn(ask);
+            [ask(), other.join().unwrap()]
+        });
+        assert_eq!(images.iter().flatten().count(), 1, "one of two is the first");
+        for image in images.iter().flatten() {
+            let rebooted = builder.clone().clock(ManualClock::new(start()));
+            let store = rebooted.open_simulated(&image.after_power_loss(NOTHING)).unwrap();
+            assert!(store.contains(&key).unwrap(), "{key} is a duplicate, and not on the disk");
+            told += 1;
+        }
+    }
+    assert_eq!(told, 40);
 }

@@ -150,6 +150,32 @@ fn filters_that_cannot_grow_on_a_full_disk_grow_later() {
     assert_live(&store, 0..marked + 1, "with room again");
 }
 
+/// Promise 6: while the kernel may drop pages that are not sealed yet, the store vouches for nothing.
+#[test]
+fn a_journal_that_may_be_lost_is_not_vouched_for() {
+    for level in Level::ALL {
+        let clock = ManualClock::new(start());
+        let disk = SimDisk::new();
+        let store = builder(level, &clock).open_simulated(&disk).unwrap();
+        store.observe_batch(&batch(0)).unwrap();
+        store.settle();
+        disk.fail_write_back(1);
+        // No room to seal it.
+        disk.set_capacity(Some(0));
+        clock.advance(SLICE);
+        store.settle();
+        assert!(store.stats().write_back_failed, "{level:?}");
+        assert_live(&store, 0..1, "from memory");
+        let now = Timestamp::from(start() + SLICE);
+        assert_eq!(store.guaranteed_since(), now, "{level:?}: it may be lost");
+        disk.set_capacity(None);
+        store.settle();
+        assert!(!store.stats().write_back_failed, "{level:?}");
+        assert_eq!(store.guaranteed_since(), Timestamp::from(start()), "{level:?}: all is there");
+        assert_live(&store, 0..1, "healed");
+    }
+}
+
 fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         fs::copy(entry.path(), to.join(entry.file_name())).unwrap();

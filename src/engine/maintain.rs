@@ -444,11 +444,6 @@ impl Engine {
         })?;
         self.drop_replaced();
         self.schedule_merge();
-        // On a disk that was full, this is the room that others waited for.
-        self.schedule_space();
-        if !self.tools.journal.full_segments().is_empty() {
-            self.schedule_seal();
-        }
         Ok(())
     }
 }

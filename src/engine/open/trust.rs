@@ -126,9 +126,9 @@ impl Opening {
         }
         floor = floor.max(self.manifest.covered_ns);
         let mut anchors = Vec::new();
-        if !self.report.created {
-            anchors.push(self.manifest.anchor);
-        }
+        // There is none while no open has come to its end, also where the store is not new any more:
+        // then the wall clock decides, or time would stand at the creation and lag for ever.
+        anchors.extend(Some(self.manifest.anchor).filter(|anchor| anchor.engine_ns != i64::MIN));
         if let Source::Logs { logged, .. } = &self.source {
             anchors.extend(logged.anchor);
         }
