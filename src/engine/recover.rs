@@ -15,7 +15,7 @@ use crate::format::record;
 use crate::journal::Segment;
 use crate::log::Level;
 use crate::replay::Replay;
-use crate::shard::control::ClaimState;
+use crate::shard::control::{ClaimState, Remote};
 use crate::shard::{Call, Target};
 use crate::storage::Storage;
 
@@ -177,6 +177,9 @@ fn restore_control(engine: &Engine, control: Replay) -> Result<()> {
         }
         shard.tombstones.insert(digest, tombstone);
     }
+    for (digest, value) in control.values {
+        engine.enter(engine.shard_of(digest))?.restore_asked(digest, &value);
+    }
     for (digest, claim) in control.claims {
         let state = ClaimState {
             token: claim.token,
@@ -185,6 +188,7 @@ fn restore_control(engine: &Engine, control: Replay) -> Result<()> {
             event_ns: claim.event_ns,
             orphaned: true,
             note: claim.note.into(),
+            remote: Remote::default(),
         };
         engine.enter(engine.shard_of(digest))?.put_claim(&engine.tools, digest, state);
     }

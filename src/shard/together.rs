@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::Ordering::AcqRel;
 
-use super::control::{ClaimAnswer, ClaimState};
+use super::control::{ClaimAnswer, ClaimState, Remote};
 use super::pending::Mark;
 use super::{Call, Shard, Target, Tools};
 use crate::digest::Digest;
@@ -86,6 +86,7 @@ impl Shard {
             event_ns: None,
             orphaned: false,
             note: Box::default(),
+            remote: Remote::default(),
         };
         if let Some(before) = self.claims.insert(digest, state) {
             // It was counted, and so is the new one.
