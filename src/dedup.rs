@@ -401,7 +401,7 @@ impl Scope {
     }
 
     /// Which tier and slice hold `key`, since when, and the state of its claim. Looks into every
-    /// live slice; not for the hot loop.
+    /// live slice; not for the hot loop. With an authority it tells what is known here.
     ///
     /// # Errors
     /// [`crate::Error::Io`], [`crate::Error::Corrupt`], [`crate::Error::Closed`].

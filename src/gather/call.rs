@@ -19,7 +19,7 @@ const MOST_ROWS: usize = 4_096;
 /// Requests that may wait for the call after the next.
 const MOST_DEFERRED: usize = 256;
 /// Whoever has waited long for his turn is still given this part of his deadline.
-const LEAST_SHARE: u32 = 4;
+pub(super) const LEAST_SHARE: u32 = 4;
 /// Longest sleep, in case a clock does what it should not.
 const LONGEST_REST: Duration = Duration::from_secs(60);
 

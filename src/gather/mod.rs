@@ -19,7 +19,7 @@ use crate::authority::{Authority, AuthorityError, Opened, RowAnswer};
 use crate::stats::AuthorityStats;
 use crate::storage::Origin;
 use breaker::Breaker;
-use call::Worker;
+use call::{LEAST_SHARE, Worker};
 use request::Request;
 pub(crate) use request::Step;
 use request::{Ask, Reply};
@@ -205,7 +205,9 @@ impl Link {
         if ask.cancel() {
             return Err(Failure::not_sent("it did not come to its turn within the deadline"));
         }
-        replies.recv_deadline(deadline + GRACE).map_err(|_| {
+        // Who waited long for his turn is given some more of it.
+        let latest = deadline + self.space.terms.deadline / LEAST_SHARE + GRACE;
+        replies.recv_deadline(latest).map_err(|_| {
             Failure::new(AuthorityError::undecided("the call did not end by its deadline"))
         })
     }

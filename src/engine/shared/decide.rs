@@ -156,7 +156,10 @@ impl Deciding<'_> {
         }
         let mask = shard.suspects(digest);
         // What cannot be read here the authority knows.
-        let found = shard.find_counted(digest, mask).unwrap_or_default();
+        let found = shard.find_counted(digest, mask).unwrap_or_else(|error| {
+            self.engine.note_background_error(&error);
+            None
+        });
         let target = shard.current();
         let mut known_here = false;
         if let Some(seen) = found {
