@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::config::OnOutage;
 use crate::digest::Digest;
-use crate::engine::{Engine, Grant};
+use crate::engine::{Engine, Grant, Held};
 use crate::error::{Error, Result};
 use crate::time::{Timestamp, nanos};
 
@@ -56,33 +57,45 @@ impl ClaimOptions {
 #[must_use = "dropping a guard abandons its claim"]
 pub struct ClaimGuard {
     engine: Arc<Engine>,
-    digest: Digest,
-    token: u64,
+    held: Held,
+    /// What the user knows the token by.
+    public_token: u64,
     /// The drop has nothing to do: committed, abandoned, or a commit was attempted.
     settled: AtomicBool,
 }
 
 impl fmt::Debug for ClaimGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClaimGuard").field("token", &self.token).finish_non_exhaustive()
+        f.debug_struct("ClaimGuard").field("token", &self.public_token).finish_non_exhaustive()
     }
 }
 
 impl ClaimGuard {
-    fn new(engine: &Arc<Engine>, grant: &Grant) -> Self {
+    fn new(engine: &Arc<Engine>, grant: &Grant, on_outage: OnOutage) -> Self {
         ClaimGuard {
             engine: Arc::clone(engine),
-            digest: grant.digest,
-            token: grant.token,
+            held: Held { digest: grant.digest, token: grant.token, on_outage },
+            public_token: grant.public_token,
             settled: AtomicBool::new(false),
         }
     }
 
     /// Fencing token: higher than that of every earlier claim of this store, across restarts. Give
     /// it to the systems that the work writes to, so that they can refuse a late owner.
+    ///
+    /// With an authority it is the authority's: higher than that of every earlier claim of this key,
+    /// by any store.
     #[must_use]
     pub fn token(&self) -> u64 {
-        self.token
+        self.public_token
+    }
+
+    /// An error that names this guard's token as its owner knows it.
+    fn own(&self, error: Error) -> Error {
+        match error {
+            Error::LeaseLost { .. } => Error::LeaseLost { token: self.public_token },
+            other => other,
+        }
     }
 
     /// The note of this claim, empty if none.
@@ -90,7 +103,7 @@ impl ClaimGuard {
     /// # Errors
     /// [`Error::LeaseLost`] when the claim is no longer ours, [`Error::Closed`].
     pub fn note(&self) -> Result<Vec<u8>> {
-        self.engine.claim_note(self.digest, self.token)
+        self.engine.claim_note(self.held.digest, self.held.token).map_err(|e| self.own(e))
     }
 
     /// Starts the lease anew, from now.
@@ -99,7 +112,7 @@ impl ClaimGuard {
     /// [`Error::LeaseLost`] when the claim was taken over or its key forgotten; [`Error::Io`],
     /// [`Error::Closed`].
     pub fn renew(&self) -> Result<()> {
-        self.engine.renew(self.digest, self.token)
+        self.engine.renew(self.held).map_err(|e| self.own(e))
     }
 
     /// Marks the key as done: it answers `Duplicate` for the window, from now; in event time, from
@@ -112,30 +125,33 @@ impl ClaimGuard {
     /// but was not taken over is still good); [`Error::Full`], [`Error::Io`], [`Error::Closed`].
     pub fn commit(self) -> std::result::Result<(), CommitError> {
         self.settled.store(true, Ordering::Relaxed);
-        match self.engine.commit(self.digest, self.token) {
+        match self.engine.commit(self.held) {
             Ok(()) => Ok(()),
-            Err(error) => Err(CommitError::new(self, error)),
+            Err(error) => {
+                let error = self.own(error);
+                Err(CommitError::new(self, error))
+            }
         }
     }
 
     /// Gives the key back: the next claim is granted at once.
     pub fn abandon(self) {
         self.settled.store(true, Ordering::Relaxed);
-        self.engine.abandon(self.digest, self.token);
+        self.engine.abandon(self.held.digest, self.held.token);
     }
 }
 
 impl Drop for ClaimGuard {
     fn drop(&mut self) {
         if !*self.settled.get_mut() {
-            self.engine.abandon(self.digest, self.token);
+            self.engine.abandon(self.held.digest, self.held.token);
         }
     }
 }
 
-fn into_claim(engine: &Arc<Engine>, attempt: Attempt) -> Claim {
+fn into_claim(engine: &Arc<Engine>, attempt: Attempt, on_outage: OnOutage) -> Claim {
     match attempt {
-        Attempt::Granted(grant) => Claim::Granted(ClaimGuard::new(engine, &grant)),
+        Attempt::Granted(grant) => Claim::Granted(ClaimGuard::new(engine, &grant, on_outage)),
         Attempt::InFlight { lease_left } => Claim::InFlight { lease_left },
         Attempt::Duplicate => Claim::Duplicate {},
         Attempt::TooOld => Claim::TooOld,
@@ -157,8 +173,12 @@ fn lease_ns(options: &ClaimOptions) -> Result<Option<i64>> {
 }
 
 /// A claim with the store's lease and no note.
-pub(crate) fn claim_now(engine: &Arc<Engine>, digest: Digest) -> Result<Claim> {
-    Ok(into_claim(engine, engine.claim(digest, None, None, &[])?))
+pub(crate) fn claim_now(
+    engine: &Arc<Engine>,
+    digest: Digest,
+    on_outage: OnOutage,
+) -> Result<Claim> {
+    Ok(into_claim(engine, engine.claim(digest, None, None, &[], on_outage)?, on_outage))
 }
 
 pub(crate) fn claim(
@@ -166,23 +186,30 @@ pub(crate) fn claim(
     digest: Digest,
     time: Option<Timestamp>,
     options: ClaimOptions,
+    on_outage: OnOutage,
 ) -> Result<Claim> {
     let lease = lease_ns(&options)?;
     let note = options.note.unwrap_or_default();
-    Ok(into_claim(engine, engine.claim(digest, time, lease, &note)?))
+    let attempt = engine.claim(digest, time, lease, &note, on_outage)?;
+    Ok(into_claim(engine, attempt, on_outage))
 }
 
 /// How often a waiter looks at a claim that is not given back: the end of a claim wakes it at once, but
 /// nobody tells it that a lease has run out.
 const WAIT_POLL: Duration = Duration::from_millis(50);
 
-pub(crate) fn claim_wait(engine: &Arc<Engine>, digest: Digest, deadline: Instant) -> Result<Claim> {
+pub(crate) fn claim_wait(
+    engine: &Arc<Engine>,
+    digest: Digest,
+    deadline: Instant,
+    on_outage: OnOutage,
+) -> Result<Claim> {
     let waiter = engine.waiter()?;
     loop {
         let epoch = waiter.epoch();
-        let attempt = engine.claim(digest, None, None, &[])?;
+        let attempt = engine.claim(digest, None, None, &[], on_outage)?;
         let Attempt::InFlight { lease_left } = attempt else {
-            return Ok(into_claim(engine, attempt));
+            return Ok(into_claim(engine, attempt, on_outage));
         };
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -196,12 +223,15 @@ pub(crate) fn claim_batch(
     engine: &Arc<Engine>,
     digests: impl ExactSizeIterator<Item = Digest>,
     options: &ClaimOptions,
+    on_outage: OnOutage,
 ) -> Result<Vec<Claim>> {
     let lease = lease_ns(options)?;
     let mut claims: Vec<Claim> = Vec::new();
     claims.resize_with(digests.len(), || Claim::TooOld);
     // An early return drops the guards made so far, which abandons them.
-    engine.claim_batch(digests, lease, |at, attempt| claims[at] = into_claim(engine, attempt))?;
+    engine.claim_batch(digests, lease, on_outage, |at, attempt| {
+        claims[at] = into_claim(engine, attempt, on_outage);
+    })?;
     Ok(claims)
 }
 
@@ -246,28 +276,28 @@ fn commit_of_one_store(guards: &[ClaimGuard], first: usize, failed: &mut Vec<Opt
     for at in 0..len {
         guards[place_of(at)].settled.store(true, Ordering::Relaxed);
     }
-    let claim_of = |at: usize| {
-        let guard = &guards[place_of(at)];
-        (guard.digest, guard.token)
-    };
+    let claim_of = |at: usize| guards[place_of(at)].held;
     engine.commit_batch(len, claim_of, |at, error| {
         failed.resize_with(guards.len(), || None);
-        failed[place_of(at)] = Some(error);
+        failed[place_of(at)] = Some(guards[place_of(at)].own(error));
     });
 }
 
 pub(crate) fn expired(engine: &Arc<Engine>) -> Result<Vec<ClaimGuard>> {
     let mut guards = Vec::new();
-    engine.take_over_expired(|grant| guards.push(ClaimGuard::new(engine, &grant)))?;
+    engine.take_over_expired(|grant| {
+        guards.push(ClaimGuard::new(engine, &grant, engine.on_outage()))
+    })?;
     Ok(guards)
 }
 
 pub(crate) fn process_once<T, E>(
     engine: &Arc<Engine>,
     digest: Digest,
+    on_outage: OnOutage,
     work: impl FnOnce(&ClaimGuard) -> Result<T, E>,
 ) -> Result<Outcome<T>, ProcessError<E>> {
-    let guard = match claim_now(engine, digest) {
+    let guard = match claim_now(engine, digest, on_outage) {
         Ok(Claim::Granted(guard)) => guard,
         Ok(Claim::InFlight { lease_left }) => return Ok(Outcome::InFlight { lease_left }),
         Ok(Claim::Duplicate {} | Claim::TooOld) => return Ok(Outcome::Duplicate {}),

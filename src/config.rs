@@ -1,5 +1,6 @@
 //! The builder: settings, their defaults and their validation.
 
+mod authority;
 #[cfg(feature = "serde")]
 mod file;
 
@@ -9,6 +10,8 @@ use std::time::Duration;
 use crate::digest::{DigestKind, SECRET_LEN};
 use crate::error::{Error, Result};
 use crate::time::{Clock, ClockSource, nanos};
+pub(crate) use authority::Shared;
+pub use authority::{OnOutage, Ownership};
 
 /// What an acknowledgement survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -63,6 +66,7 @@ pub(crate) struct Settings {
     pub(crate) any_filesystem: bool,
     pub(crate) shards: Option<usize>,
     pub(crate) clock: ClockSource,
+    pub(crate) authority: authority::AuthoritySettings,
 }
 
 /// Fills a line: eight columns serve seven slices and the one being written.
@@ -102,6 +106,7 @@ impl Default for Builder {
                 any_filesystem: false,
                 shards: None,
                 clock: ClockSource::system(),
+                authority: authority::AuthoritySettings::default(),
             },
         }
     }
@@ -236,6 +241,8 @@ pub(crate) struct Config {
     /// log2 of the number of shards.
     pub(crate) shard_bits: u32,
     pub(crate) clock: ClockSource,
+    /// `Ownership::Shared`.
+    pub(crate) shared: Option<Shared>,
 }
 
 impl Settings {
@@ -280,7 +287,9 @@ impl Settings {
         if self.shards.is_some_and(|s| !(1..=MAX_SHARDS).contains(&s)) {
             return Err(Error::config("shards", format!("is outside 1 to {MAX_SHARDS}")));
         }
-        Ok(self.checked(window_ns))
+        let mut config = self.checked(window_ns);
+        config.shared = self.shared(config.slice_ns)?;
+        Ok(config)
     }
 
     fn checked(&self, window_ns: i64) -> Config {
@@ -303,6 +312,7 @@ impl Settings {
             any_filesystem: self.any_filesystem,
             shard_bits: self.shard_count().ilog2(),
             clock: self.clock.clone(),
+            shared: None,
         }
     }
 

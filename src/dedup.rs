@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::claim::{self, Claim, ClaimGuard, ClaimOptions, CommitError, Outcome, ProcessError};
-use crate::config::Builder;
+use crate::config::{Builder, OnOutage};
 use crate::digest::{Digest, KeyHasher};
 use crate::engine::{self, Engine};
 use crate::error::Result;
@@ -32,6 +32,7 @@ pub struct Dedup {
 pub struct Scope {
     handle: Arc<Handle>,
     hasher: Arc<KeyHasher>,
+    on_outage: OnOutage,
 }
 
 /// Closes the store when the last handle goes.
@@ -74,14 +75,15 @@ impl Dedup {
 
     pub(crate) fn from_engine(engine: Arc<Engine>) -> Self {
         let hasher = Arc::new(engine.root_hasher());
-        Dedup { root: Scope { handle: Arc::new(Handle { engine }), hasher } }
+        let on_outage = engine.on_outage();
+        Dedup { root: Scope { handle: Arc::new(Handle { engine }), hasher, on_outage } }
     }
 
     /// The calls of this store for the namespace `name`. The root differs from `scope("")`.
     #[must_use]
     pub fn scope(&self, name: impl AsRef<[u8]>) -> Scope {
         let hasher = Arc::new(self.engine().scope_hasher(name.as_ref()));
-        Scope { handle: Arc::clone(&self.root.handle), hasher }
+        Scope { hasher, ..self.root.clone() }
     }
 
     /// The least instant `G` such that `New` proves that no observation was acknowledged in
@@ -107,7 +109,9 @@ impl Dedup {
 
     /// The claims whose lease has run out or whose owner is known dead, each taken over with a new
     /// token and the store's lease, ready to be driven on ([`ClaimGuard::commit`]) or undone
-    /// ([`ClaimGuard::abandon`]). [`ClaimOptions::note`] tells what they were about.
+    /// ([`ClaimGuard::abandon`]). [`ClaimOptions::note`] tells what they were about. With an authority
+    /// it decides: those whose lease runs there still, and those that others took over, are not among
+    /// them, nor are claims of other stores.
     ///
     /// # Errors
     /// [`crate::Error::Closed`], [`crate::Error::Io`]; claims taken over before an error are
@@ -217,6 +221,15 @@ impl Scope {
         &self.handle.engine
     }
 
+    /// The same scope with another policy for what is answered while the authority cannot be asked. On
+    /// a store without an authority it changes nothing.
+    ///
+    /// A guard has the policy of the scope that granted it.
+    #[must_use]
+    pub fn on_outage(&self, policy: OnOutage) -> Scope {
+        Scope { on_outage: policy, ..self.clone() }
+    }
+
     #[inline]
     fn digest(&self, key: impl AsRef<[u8]>) -> Digest {
         self.hasher.digest(key.as_ref())
@@ -230,10 +243,11 @@ impl Scope {
     /// [`crate::Error::InFlight`] when the key is claimed, [`crate::Error::Full`],
     /// [`crate::Error::Io`], [`crate::Error::Corrupt`], [`crate::Error::Closed`],
     /// [`crate::Error::Mode`] in event-time stores, [`crate::Error::Poisoned`] at
-    /// [`crate::Durability::Sync`]. An error does not mark.
+    /// [`crate::Durability::Sync`]. With an authority [`crate::Error::Authority`] and
+    /// [`crate::Error::Undecided`]. An error does not mark.
     #[inline]
     pub fn observe(&self, key: impl AsRef<[u8]>) -> Result<Verdict> {
-        self.engine().observe(self.digest(key))
+        self.engine().observe(self.digest(key), self.on_outage)
     }
 
     /// [`Scope::observe`] at `time`, in stores opened with `event_time(true)`: late but within the
@@ -251,7 +265,9 @@ impl Scope {
     /// # Errors
     /// Those of [`Scope::observe`], as a [`BatchError`]. Space is reserved before the first mark, so
     /// an error marks nothing, with one exception: a key that another thread claims during the call
-    /// leaves the others decided, as [`BatchError::into_parts`] tells.
+    /// leaves the others decided, as [`BatchError::into_parts`] tells. With an authority each key is
+    /// decided by itself, in one round trip for those that are not known here, and an error leaves the
+    /// others as they are.
     pub fn observe_batch<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Verdict>, BatchError> {
         let mut verdicts = Vec::new();
         self.observe_batch_into(keys, &mut verdicts)?;
@@ -268,7 +284,7 @@ impl Scope {
         verdicts: &mut Vec<Verdict>,
     ) -> Result<(), BatchError> {
         let digests = keys.iter().map(|key| self.hasher.digest(key.as_ref()));
-        self.engine().observe_batch(digests, verdicts)
+        self.engine().observe_batch(digests, verdicts, self.on_outage)
     }
 
     /// [`Scope::observe_batch`] in event time.
@@ -288,7 +304,7 @@ impl Scope {
     /// # Errors
     /// [`crate::Error::Io`], [`crate::Error::Corrupt`], [`crate::Error::Closed`].
     pub fn contains(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        self.engine().contains(self.digest(key))
+        self.engine().contains(self.digest(key), self.on_outage)
     }
 
     /// [`Scope::contains`] for many keys, memory latency hidden.
@@ -296,7 +312,8 @@ impl Scope {
     /// # Errors
     /// Those of [`Scope::contains`].
     pub fn contains_batch<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<bool>> {
-        self.engine().contains_batch(keys.iter().map(|key| self.hasher.digest(key.as_ref())))
+        let digests = keys.iter().map(|key| self.hasher.digest(key.as_ref()));
+        self.engine().contains_batch(digests, self.on_outage)
     }
 
     /// A hint that `key` is observed soon: fetches its cache line. Call it before the work on the
@@ -306,7 +323,8 @@ impl Scope {
     }
 
     /// Makes the next observe of `key` answer `New`; true if the key was live. A claim on the key is
-    /// revoked (its commit is refused). Synced before it returns.
+    /// revoked (its commit is refused). Synced before it returns. With an authority the stores of other
+    /// processes notice within [`Builder::forget_lag`].
     ///
     /// # Errors
     /// [`crate::Error::Io`], [`crate::Error::Poisoned`], [`crate::Error::Corrupt`],
@@ -322,7 +340,7 @@ impl Scope {
     /// [`crate::Error::Mode`] in event-time stores (use [`Scope::claim_at`]),
     /// [`crate::Error::Poisoned`] at [`crate::Durability::Sync`].
     pub fn claim(&self, key: impl AsRef<[u8]>) -> Result<Claim> {
-        claim::claim_now(self.engine(), self.digest(key))
+        claim::claim_now(self.engine(), self.digest(key), self.on_outage)
     }
 
     /// [`Scope::claim`] with a lease or a note of its own.
@@ -330,7 +348,7 @@ impl Scope {
     /// # Errors
     /// Those of [`Scope::claim`], and [`crate::Error::Config`] for a note that is too long.
     pub fn claim_with(&self, key: impl AsRef<[u8]>, options: ClaimOptions) -> Result<Claim> {
-        claim::claim(self.engine(), self.digest(key), None, options)
+        claim::claim(self.engine(), self.digest(key), None, options, self.on_outage)
     }
 
     /// [`Scope::claim`] at `time`, in stores opened with `event_time(true)`; a commit records the
@@ -339,7 +357,8 @@ impl Scope {
     /// # Errors
     /// Those of [`Scope::claim`] and [`crate::Error::TimestampAhead`].
     pub fn claim_at(&self, key: impl AsRef<[u8]>, time: impl Into<Timestamp>) -> Result<Claim> {
-        claim::claim(self.engine(), self.digest(key), Some(time.into()), ClaimOptions::default())
+        let (digest, options) = (self.digest(key), ClaimOptions::default());
+        claim::claim(self.engine(), digest, Some(time.into()), options, self.on_outage)
     }
 
     /// [`Scope::claim`], waiting until `deadline` while another owner works on the key. Never
@@ -348,7 +367,7 @@ impl Scope {
     /// # Errors
     /// Those of [`Scope::claim`].
     pub fn claim_wait(&self, key: impl AsRef<[u8]>, deadline: Instant) -> Result<Claim> {
-        claim::claim_wait(self.engine(), self.digest(key), deadline)
+        claim::claim_wait(self.engine(), self.digest(key), deadline, self.on_outage)
     }
 
     /// [`Scope::claim`] for many keys; a repeated key in the batch is `InFlight`.
@@ -360,6 +379,7 @@ impl Scope {
             self.engine(),
             keys.iter().map(|key| self.hasher.digest(key.as_ref())),
             &ClaimOptions::default(),
+            self.on_outage,
         )
     }
 
@@ -377,11 +397,11 @@ impl Scope {
         key: impl AsRef<[u8]>,
         work: impl FnOnce(&ClaimGuard) -> Result<T, E>,
     ) -> Result<Outcome<T>, ProcessError<E>> {
-        claim::process_once(self.engine(), self.digest(key), work)
+        claim::process_once(self.engine(), self.digest(key), self.on_outage, work)
     }
 
     /// Which tier and slice hold `key`, since when, and the state of its claim. Looks into every
-    /// live slice; not for the hot loop.
+    /// live slice; not for the hot loop. With an authority it tells what is known here.
     ///
     /// # Errors
     /// [`crate::Error::Io`], [`crate::Error::Corrupt`], [`crate::Error::Closed`].

@@ -78,6 +78,12 @@ impl Digest {
         (u128::from(self.hi) << 64 | u128::from(self.lo)).to_be_bytes()
     }
 
+    /// From what [`Digest::to_bytes`] made; `None` for what it never makes.
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Option<Self> {
+        let both = u128::from_be_bytes(bytes);
+        Digest::from_slot((both >> 64) as u64, both as u64)
+    }
+
     /// The shard of `1 << bits` that holds the digest.
     #[inline]
     pub(crate) fn shard(self, bits: u32) -> usize {
@@ -128,6 +134,11 @@ impl KeyHasher {
     /// two scopes have unrelated digests and a scope costs nothing per key.
     pub(crate) fn scope(kind: DigestKind, secret: &[u8; SECRET_LEN], name: &[u8]) -> Self {
         KeyHasher::derive(kind, secret, b"scope", name)
+    }
+
+    /// A hasher for another purpose than keys.
+    pub(crate) fn derived(kind: DigestKind, secret: &[u8; SECRET_LEN], purpose: &[u8]) -> Self {
+        KeyHasher::derive(kind, secret, purpose, b"")
     }
 
     fn derive(kind: DigestKind, secret: &[u8; SECRET_LEN], domain: &[u8], name: &[u8]) -> Self {

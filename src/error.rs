@@ -142,6 +142,29 @@ pub enum Error {
         /// The fencing token of the lost claim.
         token: u64,
     },
+    /// The authority did not answer, and `OnOutage::Fail` says that nothing is assumed: nothing was
+    /// marked.
+    #[error("{name} did not decide: the message is retried later, or look at the cause")]
+    Authority {
+        /// What the authority calls itself.
+        name: String,
+        /// Asking again may succeed without anybody's help.
+        transient: bool,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The authority was asked, no reply came, and it may have marked the key all the same. Until this
+    /// store asks for the key again, others may be told that it is a duplicate; this store then gets
+    /// the answer that was lost.
+    #[error(
+        "no reply came from {name}, so it is not known whether the key was marked: ask again, with this store"
+    )]
+    Undecided {
+        /// What the authority calls itself.
+        name: String,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A timestamp is further ahead of the clock than `max_event_lead`.
     #[error(
         "timestamp {timestamp} is more than {max_lead:?} ahead of the clock: check the producer, or raise `max_event_lead`"
@@ -160,7 +183,11 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Error::Locked { .. } | Error::Full { .. } | Error::InFlight { .. } => true,
+            Error::Locked { .. }
+            | Error::Full { .. }
+            | Error::InFlight { .. }
+            | Error::Undecided { .. } => true,
+            Error::Authority { transient, .. } => *transient,
             Error::Io { source, .. } => matches!(
                 source.kind(),
                 std::io::ErrorKind::Interrupted

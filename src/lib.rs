@@ -6,7 +6,7 @@
 //! alone say "duplicate"; both are mapped files. `docs/design.md` has the whole picture.
 //!
 //! It is not a cache (it never evicts a live key), not a queue, and not distributed: one process
-//! owns a store at a time.
+//! owns a store at a time. Stores of several processes share keys through an [`authority`].
 //!
 //! ```
 //! use onceonly::{Dedup, Outcome};
@@ -65,6 +65,7 @@ mod exact;
 mod explain;
 mod filter;
 mod format;
+mod gather;
 mod journal;
 mod key;
 mod ledger;
@@ -86,14 +87,14 @@ pub use adapter::{ItemError, OnceByKey, OnceIterator};
 #[cfg(feature = "stream")]
 pub use adapter::{OnceByKeyStream, OnceStream};
 pub use claim::{Claim, ClaimGuard, ClaimOptions, CommitError, Outcome, ProcessError};
-pub use config::{Builder, Durability};
+pub use config::{Builder, Durability, OnOutage, Ownership};
 pub use dedup::{Dedup, Scope};
 pub use digest::DigestKind;
 pub use error::{Error, Result};
 pub use explain::{Explanation, KeyState, Sighting, Tier};
 pub use key::Key;
 pub use plan::Plan;
-pub use stats::{ClaimInfo, RecoveryReport, SliceStats, Stats};
+pub use stats::{AuthorityStats, BreakerState, ClaimInfo, RecoveryReport, SliceStats, Stats};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
 pub use verdict::{BatchError, Verdict};
 

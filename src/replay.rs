@@ -43,6 +43,8 @@ impl Tombstone {
 pub(crate) struct Replay {
     pub(crate) claims: DigestMap<OpenClaim>,
     pub(crate) tombstones: DigestMap<Tombstone>,
+    /// Side values.
+    pub(crate) values: DigestMap<Vec<u8>>,
     /// Which digest a token stands for.
     tokens: HashMap<u64, Digest>,
 }
@@ -73,8 +75,10 @@ impl Replay {
             Record::Commits { first, count } => {
                 (0..count).for_each(|number| self.end(first.wrapping_add(number)));
             }
-            // Side values come with the releases that write them.
-            Record::Value { .. } => {}
+            // The last one of a digest counts; what it means its writer knows.
+            Record::Value { digest, payload, .. } => {
+                self.values.insert(digest, payload.into_owned());
+            }
         }
     }
 

@@ -59,6 +59,53 @@ pub struct Stats {
     pub write_back_failed: bool,
     /// What opening the store found.
     pub recovery: RecoveryReport,
+    /// What was asked of the authority; `None` for a store without one.
+    pub authority: Option<AuthorityStats>,
+}
+
+/// What a store asked of its authority since it was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AuthorityStats {
+    /// Calls with keys of this store, those that failed and their repetitions included. Calls of
+    /// several stores are counted by each.
+    pub calls: u64,
+    /// Keys of this store in those calls; over `calls` it is how many share a round trip.
+    pub rows: u64,
+    /// Most keys of this store in one call.
+    pub largest_call: u64,
+    /// Calls of any kind that failed.
+    pub failed_calls: u64,
+    /// Calls of which it is not known whether the server did what they asked for.
+    pub undecided_calls: u64,
+    /// Keys that were known here to be duplicates, and were not asked for.
+    pub answered_here: u64,
+    /// Keys that were answered without the authority because of `OnOutage::AssumeNew`.
+    pub assumed_new: u64,
+    /// Marks of the authority's that could not be kept here too (no space, `max_keys`): answers are
+    /// right, and cost a call each time.
+    pub not_kept: u64,
+    /// Forgotten keys that were heard of from the authority, this store's own included.
+    pub forgotten_read: u64,
+    /// Calls that wait for their turn now, of all stores with this authority.
+    pub waiting: u64,
+    /// Whether calls are made at all.
+    pub breaker: BreakerState,
+    /// The last failure of any store with this authority.
+    pub last_error: Option<String>,
+}
+
+/// The circuit breaker of an authority.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BreakerState {
+    /// Calls are made.
+    #[default]
+    Closed,
+    /// Several calls in a row have failed: none is made for a while.
+    Open,
+    /// The while is over: the next call decides.
+    HalfOpen,
 }
 
 /// One slice of the window.

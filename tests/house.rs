@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of the library, ground first. A module imports only what stands before it.
-const FLOORS: [&str; 29] = [
+const FLOORS: [&str; 30] = [
     "random",
     "time",
     "key",
@@ -31,6 +31,7 @@ const FLOORS: [&str; 29] = [
     "config",
     "plan",
     "worker",
+    "gather",
     "engine",
     "claim",
     "offline",

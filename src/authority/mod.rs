@@ -3,8 +3,9 @@
 //! **Not yet stable**: this module may change in any release until it says otherwise.
 //!
 //! An [`Authority`] is what a store asks when it cannot decide alone, and where it writes what others
-//! have to know. Crates of their own implement it for Redis, PostgreSQL, MySQL and SQLite; this page
-//! is for who writes one for a server of his own. The feature `conformance` has a suite that any
+//! have to know ([`crate::Builder::authority`]). Crates of their own will implement it for Redis,
+//! PostgreSQL, MySQL and SQLite; this page is for who writes one for a server of his own. What is said
+//! here of `Exclusive` is for a mode that stores do not have yet. The feature `conformance` has a suite that any
 //! implementation runs (`authority::conformance`), and an authority in memory whose faults are made
 //! by hand (`authority::memory`); read the latter as the reference.
 //!
@@ -142,6 +143,12 @@ pub trait Authority: Send + Sync + 'static {
         buckets: &[Bucket],
         deadline: Instant,
     ) -> Result<Vec<Vec<StoredChunk>>>;
+
+    /// Tells whether two of them are one, so that stores which share it are asked for together.
+    #[doc(hidden)]
+    fn identity(&self) -> usize {
+        std::ptr::from_ref(self).cast::<()>().addr()
+    }
 }
 
 /// Several stores may share one authority: then what they ask goes in one round trip.
@@ -185,6 +192,10 @@ impl<A: Authority + ?Sized> Authority for Arc<A> {
         deadline: Instant,
     ) -> Result<Vec<Vec<StoredChunk>>> {
         (**self).read(space, buckets, deadline)
+    }
+
+    fn identity(&self) -> usize {
+        (**self).identity()
     }
 }
 

@@ -98,4 +98,8 @@ pub struct Opened {
     pub check: u64,
     /// The number of the newest entry of the forget log, 0 if there is none.
     pub forgotten: u64,
+    /// The space has every row since then, in the server's time: when it was first opened, or later
+    /// when the server may have lost rows. Whenever [`Server::incarnation`] changes for that reason,
+    /// this moves to then: a server that restarts empty makes the space anew.
+    pub complete_since: Timestamp,
 }

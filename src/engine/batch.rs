@@ -5,6 +5,7 @@
 
 use super::Engine;
 use super::group::{GROUP, Group, Keys};
+use crate::config::OnOutage;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::shard::{Call, Shard, Target};
@@ -71,7 +72,7 @@ impl Engine {
         self.count_out_expired();
         let mut new = std::collections::HashSet::new();
         for digest in digests {
-            if !self.contains(*digest)? {
+            if !self.is_live(*digest)? {
                 new.insert(*digest);
             }
         }
@@ -108,10 +109,15 @@ impl Engine {
         &self,
         digests: impl ExactSizeIterator<Item = Digest>,
         verdicts: &mut Vec<Verdict>,
+        on_outage: OnOutage,
     ) -> Result<(), BatchError> {
         verdicts.clear();
         let len = digests.len();
         let none = |error| BatchError::new(vec![None; len], error);
+        if let Some(shared) = self.shared() {
+            let digests: Vec<Digest> = digests.collect();
+            return self.observe_batch_shared(shared, &digests, on_outage, verdicts);
+        }
         self.require_event_time(false, "observe_batch").map_err(none)?;
         if len == 0 {
             return Ok(());
@@ -254,7 +260,12 @@ impl Engine {
     pub(crate) fn contains_batch(
         &self,
         digests: impl ExactSizeIterator<Item = Digest>,
+        on_outage: OnOutage,
     ) -> Result<Vec<bool>> {
+        if let Some(shared) = self.shared() {
+            let digests: Vec<Digest> = digests.collect();
+            return self.contains_shared(shared, &digests, on_outage);
+        }
         self.tick()?;
         let mut found = vec![false; digests.len()];
         let mut call = Call::default();

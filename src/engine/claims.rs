@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Duration;
 
-use super::Engine;
+use super::{Engine, Held};
+use crate::config::OnOutage;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::shard::control::{ClaimAnswer, ClaimRequest};
@@ -25,6 +26,14 @@ pub(crate) enum Attempt {
 pub(crate) struct Grant {
     pub(crate) digest: Digest,
     pub(crate) token: u64,
+    /// What others know the claim by: the same, or the authority's fencing token.
+    pub(crate) public_token: u64,
+}
+
+impl Grant {
+    fn local(digest: Digest, token: u64) -> Self {
+        Grant { digest, token, public_token: token }
+    }
 }
 
 pub(super) struct Claims {
@@ -48,7 +57,7 @@ impl Claims {
         }
     }
 
-    fn token(&self) -> u64 {
+    pub(super) fn token(&self) -> u64 {
         self.tokens(1)
     }
 
@@ -92,7 +101,7 @@ impl Drop for Waiter<'_> {
 
 fn attempt(answer: ClaimAnswer, digest: Digest, token: u64) -> Attempt {
     match answer {
-        ClaimAnswer::Granted => Attempt::Granted(Grant { digest, token }),
+        ClaimAnswer::Granted => Attempt::Granted(Grant::local(digest, token)),
         ClaimAnswer::InFlight(lease_left) => Attempt::InFlight { lease_left },
         ClaimAnswer::Duplicate => Attempt::Duplicate,
     }
@@ -105,8 +114,13 @@ impl Engine {
         event_time: Option<Timestamp>,
         lease_ns: Option<i64>,
         note: &[u8],
+        on_outage: OnOutage,
     ) -> Result<Attempt> {
         self.prefetch(digest);
+        if let Some(shared) = self.shared().filter(|_| event_time.is_none()) {
+            let lease_ns = lease_ns.unwrap_or(self.config.lease_ns);
+            return self.claim_shared(shared, digest, lease_ns, note, on_outage);
+        }
         let call_name = if event_time.is_some() { "claim_at" } else { "claim" };
         self.require_event_time(event_time.is_some(), call_name)?;
         match event_time {
@@ -152,8 +166,14 @@ impl Engine {
         &self,
         digests: impl ExactSizeIterator<Item = Digest>,
         lease_ns: Option<i64>,
+        on_outage: OnOutage,
         mut answer: impl FnMut(usize, Attempt),
     ) -> Result<()> {
+        if let Some(shared) = self.shared() {
+            let lease_ns = lease_ns.unwrap_or(self.config.lease_ns);
+            let digests: Vec<Digest> = digests.collect();
+            return self.claim_batch_shared(shared, &digests, lease_ns, on_outage, answer);
+        }
         self.require_event_time(false, "claim_batch")?;
         self.tick_clock();
         let now_ns = self.time.now();
@@ -175,14 +195,23 @@ impl Engine {
         self.read_shard(digest, |shard, _| shard.claim_note(digest, token))
     }
 
-    pub(crate) fn renew(&self, digest: Digest, token: u64) -> Result<()> {
+    pub(crate) fn renew(&self, held: Held) -> Result<()> {
         self.tick()?;
+        if let Some(shared) = self.shared() {
+            return self.renew_shared(shared, held);
+        }
+        let Held { digest, token, .. } = held;
         let now_ns = self.time.now();
         self.with_shard(digest, |shard, call| shard.renew(&self.tools, call, digest, token, now_ns))
     }
 
-    pub(crate) fn commit(&self, digest: Digest, token: u64) -> Result<()> {
+    pub(crate) fn commit(&self, held: Held) -> Result<()> {
         self.tick()?;
+        if let Some(shared) = self.shared() {
+            let committed = self.commit_shared(shared, &[held]);
+            return committed.into_iter().next().unwrap_or(Err(Error::Closed));
+        }
+        let Held { digest, token, .. } = held;
         let committed = self.with_shard(digest, |shard, call| {
             let target = self.commit_target(shard, digest);
             shard.commit(&self.tools, call, digest, token, target)
@@ -209,13 +238,21 @@ impl Engine {
         }
     }
 
-    /// Commits `len` claims of this store, digest and token of each by its place; `failed` gets place and error of those that were not.
+    /// Commits `len` claims of this store, each told by its place; `failed` gets place and error of
+    /// those that were not.
     pub(crate) fn commit_batch(
         &self,
         len: usize,
-        claim_of: impl Fn(usize) -> (Digest, u64),
+        claim_of: impl Fn(usize) -> Held,
         mut failed: impl FnMut(usize, Error),
     ) {
+        if let Some(shared) = self.shared() {
+            let claims: Vec<Held> = (0..len).map(claim_of).collect();
+            for (at, committed) in self.commit_shared(shared, &claims).into_iter().enumerate() {
+                committed.unwrap_or_else(|error| failed(at, error));
+            }
+            return;
+        }
         let mut call = match self.tick().and_then(|()| self.begin()) {
             Ok(call) => call,
             Err(error) => {
@@ -223,10 +260,10 @@ impl Engine {
             }
         };
         let mut refused = Vec::new();
-        let digests = (0..len).map(|at| claim_of(at).0);
+        let digests = (0..len).map(|at| claim_of(at).digest);
         let target_of = |shard: &Shard, digest| self.commit_target(shard, digest);
         let whole = self.for_each_visit(digests, |shard, keys| {
-            let keys = keys.map(|(at, digest)| (at, digest, claim_of(at).1));
+            let keys = keys.map(|(at, digest)| (at, digest, claim_of(at).token));
             let note = |at, error| refused.push((at, error));
             shard.commit_together(&self.tools, &mut call, keys, target_of, note);
             Ok(())
@@ -247,6 +284,9 @@ impl Engine {
         // In a forked child the claim is the parent's.
         if self.origin.mark() == 0 {
             return;
+        }
+        if let Some(shared) = self.shared() {
+            self.abandon_shared(shared, digest, token);
         }
         // A closed store has no claims to give back; the next open grants them again. Nobody waits
         // for the disk: what is lost of it is granted again too.
@@ -271,7 +311,7 @@ impl Engine {
         for index in 0..self.shards.len() {
             let shard = self.enter(index)?;
             all.extend(shard.claims.iter().map(|(digest, claim)| ClaimInfo {
-                token: claim.token,
+                token: claim.public_token(),
                 digest: format!("{:016x}{:016x}", digest.hi, digest.lo),
                 lease_left: claim.lease_left(now_ns),
                 orphaned: claim.orphaned,
@@ -286,6 +326,9 @@ impl Engine {
     /// Takes over each claim whose lease has run out, and hands it to `answer`.
     pub(crate) fn take_over_expired(&self, mut answer: impl FnMut(Grant)) -> Result<()> {
         self.refuse_forked()?;
+        if let Some(shared) = self.shared() {
+            return self.take_over_shared(shared, answer);
+        }
         let now_ns = self.time.now();
         let mut call = self.begin()?;
         let mut taken_over = Ok(());
@@ -313,7 +356,7 @@ impl Engine {
             let request = ClaimRequest { digest, now_ns, lease_ns, event_ns, note: &claim.note };
             let token = self.claims.token();
             shard.grant(&self.tools, call, &request, token)?;
-            answer(Grant { digest, token });
+            answer(Grant::local(digest, token));
         }
         Ok(())
     }

@@ -62,6 +62,9 @@ impl Engine {
         if !self.mark_closed() {
             return Ok(());
         }
+        if let Some(shared) = self.shared() {
+            shared.flush();
+        }
         self.maintenance.stop.store(true, Release);
         // Waits for the jobs that touch files.
         let gate = self.maintenance.gate.write();

@@ -69,6 +69,10 @@ pub(super) struct Job {
 }
 
 impl Maintenance {
+    pub(super) fn with_filters_for(keys: u64) -> Self {
+        Maintenance { filter_keys: AtomicU64::new(keys), ..Maintenance::default() }
+    }
+
     pub(super) fn errors(&self) -> (u64, Option<String>) {
         (self.errors.load(Relaxed), self.last_error.lock().clone())
     }

@@ -14,16 +14,17 @@ mod open;
 mod rebuild;
 mod recover;
 mod report;
+mod shared;
 mod time;
 mod written_back;
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use crossbeam_utils::CachePadded;
 
 use crate::catalog::{Catalog, Timeline};
-use crate::config::Config;
+use crate::config::{Config, OnOutage};
 use crate::digest::{Digest, KeyHasher};
 use crate::error::{Error, Result};
 use crate::format::header::StoreHeader;
@@ -41,6 +42,7 @@ pub(crate) use open::{open_dir, open_in_memory, read_header, read_manifest};
 pub(crate) use open::{open_dir_on_boot, open_simulated};
 pub(crate) use rebuild::FilterFile;
 pub(crate) use recover::in_order;
+pub(crate) use shared::Held;
 
 /// An open store.
 pub(crate) struct Engine {
@@ -65,6 +67,8 @@ pub(crate) struct Engine {
     maintenance: maintain::Maintenance,
     recovery: Mutex<RecoveryReport>,
     closed: AtomicBool,
+    /// The authority, once it was found.
+    shared: OnceLock<Box<shared::Shared>>,
 }
 
 /// How time is cut up, and the newest snapshot of it.
@@ -80,9 +84,11 @@ struct FilterHint {
     blocks: AtomicU64,
 }
 
-/// The marks of an engine's origin: which time the window follows.
+/// The marks of an engine's origin: which time the window follows, and whether an authority decides.
 const CLOCK_TIME: usize = 1;
 const EVENT_TIME: usize = 2;
+/// The clock's too.
+const SHARED_TIME: usize = 3;
 
 const fn mark(event_time: bool) -> usize {
     if event_time { EVENT_TIME } else { CLOCK_TIME }
@@ -147,7 +153,7 @@ impl Engine {
     #[inline(always)]
     fn tick(&self) -> Result<()> {
         match self.origin.mark() {
-            CLOCK_TIME => self.tick_clock(),
+            CLOCK_TIME | SHARED_TIME => self.tick_clock(),
             EVENT_TIME => {}
             _ => return Err(Error::Forked),
         }
@@ -269,10 +275,12 @@ impl Engine {
     }
 
     #[inline]
-    pub(crate) fn observe(&self, digest: Digest) -> Result<Verdict> {
+    pub(crate) fn observe(&self, digest: Digest, on_outage: OnOutage) -> Result<Verdict> {
         // First of all: the miss takes longer than everything else.
         self.prefetch(digest);
-        self.require_event_time(false, "observe")?;
+        if self.origin.mark() != CLOCK_TIME {
+            return self.observe_otherwise(digest, on_outage);
+        }
         self.tick_clock();
         let mut call = self.begin()?;
         let mut shard = match self.enter(self.shard_of(digest)) {
@@ -287,6 +295,16 @@ impl Engine {
                 self.finish(call).map(|()| Verdict::New)
             }
             suspected => self.observe_suspected(shard, call, digest, suspected.map(|_| ())),
+        }
+    }
+
+    /// An observation that not this store alone decides, or that it refuses.
+    #[cold]
+    #[inline(never)]
+    fn observe_otherwise(&self, digest: Digest, on_outage: OnOutage) -> Result<Verdict> {
+        match self.shared() {
+            Some(shared) => self.observe_shared(shared, digest, on_outage),
+            None => Err(self.refusal(false, "observe")),
         }
     }
 
@@ -315,7 +333,16 @@ impl Engine {
         synced.map(|()| verdict)
     }
 
-    pub(crate) fn contains(&self, digest: Digest) -> Result<bool> {
+    pub(crate) fn contains(&self, digest: Digest, on_outage: OnOutage) -> Result<bool> {
+        if let Some(shared) = self.shared() {
+            let found = self.contains_shared(shared, &[digest], on_outage)?;
+            return found.into_iter().next().ok_or(Error::Closed);
+        }
+        self.is_live(digest)
+    }
+
+    /// [`Engine::contains`] as far as this store knows.
+    fn is_live(&self, digest: Digest) -> Result<bool> {
         self.tick()?;
         self.read_shard(digest, |shard, call| {
             let mask = shard.suspects(digest);
@@ -329,6 +356,9 @@ impl Engine {
 
     pub(crate) fn forget(&self, digest: Digest) -> Result<bool> {
         self.tick()?;
+        if let Some(shared) = self.shared() {
+            return self.forget_shared(shared, digest);
+        }
         // A lost tombstone would be a false `Duplicate`: it is synced at every level.
         let call = self.begin_logged()?;
         let forgotten =
@@ -365,6 +395,12 @@ impl Engine {
             let holes = manifest.holes.iter().map(|hole| hole.to_ns);
             holes.fold(manifest.complete_since_ns, i64::max)
         });
+        if let Some(shared) = self.shared() {
+            // Holes of what is assumed are written down in advance.
+            let since_ns = newest_hole.max(shared.complete_since_ns()).min(now);
+            let window_ns = now.saturating_sub(self.config.window_ns);
+            return Timestamp::from_unix_nanos(since_ns.max(window_ns));
+        }
         Timestamp::from_unix_nanos(newest_hole.max(now.saturating_sub(self.config.window_ns)))
     }
 

@@ -15,7 +15,7 @@ use crate::format::record;
 use crate::journal::Segment;
 use crate::log::Level;
 use crate::replay::Replay;
-use crate::shard::control::ClaimState;
+use crate::shard::control::{ClaimState, Remote};
 use crate::shard::{Call, Target};
 use crate::storage::Storage;
 
@@ -177,6 +177,9 @@ fn restore_control(engine: &Engine, control: Replay) -> Result<()> {
         }
         shard.tombstones.insert(digest, tombstone);
     }
+    for (digest, value) in control.values {
+        engine.enter(engine.shard_of(digest))?.restore_asked(digest, &value);
+    }
     for (digest, claim) in control.claims {
         let state = ClaimState {
             token: claim.token,
@@ -185,6 +188,7 @@ fn restore_control(engine: &Engine, control: Replay) -> Result<()> {
             event_ns: claim.event_ns,
             orphaned: true,
             note: claim.note.into(),
+            remote: Remote::default(),
         };
         engine.enter(engine.shard_of(digest))?.put_claim(&engine.tools, digest, state);
     }
@@ -233,7 +237,7 @@ impl Engine {
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
-    use crate::config::Builder;
+    use crate::config::{Builder, OnOutage};
     use crate::engine::{Attempt, open_simulated};
     use crate::storage::sim::SimDisk;
     use crate::time::ManualClock;
@@ -250,7 +254,7 @@ mod tests {
         let digest = |name: &[u8]| engine.root_hasher().digest(name);
         let (cut_short, in_flight) = (digest(b"cut short"), digest(b"in flight"));
         for digest in [cut_short, in_flight] {
-            let claimed = engine.claim(digest, None, None, b"").unwrap();
+            let claimed = engine.claim(digest, None, None, b"", OnOutage::Fail).unwrap();
             assert!(matches!(claimed, Attempt::Granted(_)));
         }
         let mut call = engine.begin().unwrap();
@@ -260,10 +264,11 @@ mod tests {
         drop(shard);
         let killed = disk.snapshot().after_kill();
         let engine = open(&killed);
-        assert!(engine.contains(cut_short).unwrap() && !engine.contains(in_flight).unwrap());
-        let claimed = engine.claim(cut_short, None, None, b"").unwrap();
+        let live = |digest| engine.contains(digest, OnOutage::Fail).unwrap();
+        assert!(live(cut_short) && !live(in_flight));
+        let claimed = engine.claim(cut_short, None, None, b"", OnOutage::Fail).unwrap();
         assert!(matches!(claimed, Attempt::Duplicate), "the claim of a live key was kept");
-        let claimed = engine.claim(in_flight, None, None, b"").unwrap();
+        let claimed = engine.claim(in_flight, None, None, b"", OnOutage::Fail).unwrap();
         assert!(matches!(claimed, Attempt::Granted(_)));
         assert_eq!(engine.stats().recovery.replayed_claims, 1);
     }

@@ -22,6 +22,7 @@ impl Engine {
             disk_bytes: self.ledger.storage().allocated_bytes(),
             recovery: self.recovery.lock().clone(),
             write_back_failed: self.is_journal_suspect(),
+            authority: self.shared().map(super::shared::Shared::stats),
             ..Stats::default()
         };
         (stats.background_errors, stats.last_background_error) = self.maintenance.errors();
@@ -88,7 +89,10 @@ impl Engine {
             let unsealed = unsealed(shard, digest);
             let sightings = sightings(&shard.catalog.slices, &unsealed, digest)?;
             let state = if let Some(claim) = shard.claims.get(&digest) {
-                KeyState::InFlight { token: claim.token, lease_left: claim.lease_left(now_ns) }
+                KeyState::InFlight {
+                    token: claim.public_token(),
+                    lease_left: claim.lease_left(now_ns),
+                }
             } else if shard.tombstones.contains_key(&digest) && shard.find(digest, mask)?.is_none()
             {
                 KeyState::Forgotten

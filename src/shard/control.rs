@@ -23,9 +23,27 @@ pub(crate) struct ClaimState {
     /// Its owner ended without giving it back.
     pub(crate) orphaned: bool,
     pub(crate) note: Box<[u8]>,
+    pub(crate) remote: Remote,
+}
+
+/// What the authority has to do with a claim. It is not journaled: claims found at open belong to dead
+/// owners.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Remote {
+    /// The authority's fencing token, zero for a claim that it does not know of.
+    pub(crate) fence: u64,
+    /// When its commit was first asked for, zero if it was not.
+    pub(crate) commit_ns: i64,
+    /// Its digest was forgotten, before or after it was granted: the authority knows.
+    pub(crate) doubted: bool,
 }
 
 impl ClaimState {
+    /// The token that its owner was given.
+    pub(crate) fn public_token(&self) -> u64 {
+        if self.remote.fence > 0 { self.remote.fence } else { self.token }
+    }
+
     pub(crate) fn lease_left(&self, now_ns: i64) -> std::time::Duration {
         if self.orphaned {
             return std::time::Duration::ZERO;
@@ -208,6 +226,7 @@ impl Shard {
             event_ns: request.event_ns,
             orphaned: false,
             note: request.note.into(),
+            remote: Remote::default(),
         };
         self.journal_claim(tools, call, request.digest, &state)?;
         self.put_claim(tools, request.digest, state);
@@ -394,6 +413,7 @@ impl Shard {
         });
         self.tombstones = tombstones;
         carried?;
+        self.carry_over_asked(tools, call)?;
         let claims = std::mem::take(&mut self.claims);
         let carried = claims.iter().try_for_each(|(digest, state)| {
             self.journal_control(tools, call, &Shard::claim_record(*digest, state))

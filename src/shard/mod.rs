@@ -5,6 +5,7 @@
 //! caller hears of it.
 
 pub(crate) mod active;
+pub(crate) mod asked;
 pub(crate) mod control;
 pub(crate) mod held;
 mod lookup;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use active::{Active, Taker};
+use asked::Asked;
 use control::ClaimState;
 use held::ClaimsHeld;
 use pending::{Mark, Pending};
@@ -124,6 +126,8 @@ pub(crate) struct Shard {
     refreshed: Vec<refresh::Refreshed>,
     /// Marks that are not on the disk yet, oldest first.
     pending: VecDeque<Pending>,
+    /// Digests that the authority is being asked about, or never answered.
+    asked: DigestMap<Asked>,
 }
 
 /// The slice a new key goes to.
@@ -150,6 +154,7 @@ impl Shard {
             new: 0,
             counters: Counters::default(),
             pending: VecDeque::new(),
+            asked: DigestMap::default(),
             closed: false,
         }
     }
@@ -176,6 +181,7 @@ impl Shard {
         });
         let oldest = catalog.slices[0].sequence;
         self.tombstones.retain(|_, tombstone| tombstone.newest >= oldest);
+        self.drop_old_questions();
     }
 
     /// Marks a key of which the filter alone can say that it is new; else the columns to look in.

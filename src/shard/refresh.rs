@@ -16,7 +16,7 @@ impl Shard {
     /// Counts a duplicate of a key that slice `seen` holds, and refreshes it if the store does so:
     /// once per key and slice.
     #[inline]
-    pub(super) fn seen_again(
+    pub(crate) fn seen_again(
         &mut self,
         tools: &Tools,
         call: &mut Call,

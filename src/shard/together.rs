@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::control::{ClaimAnswer, ClaimState};
+use super::control::{ClaimAnswer, ClaimState, Remote};
 use super::pending::Mark;
 use super::{Call, Shard, Target, Tools};
 use crate::digest::Digest;
@@ -76,6 +76,7 @@ impl Shard {
             event_ns: None,
             orphaned: false,
             note: Box::default(),
+            remote: Remote::default(),
         };
         if let Some(before) = self.claims.insert(digest, state) {
             terms.taken_over.push((digest, before));

@@ -11,6 +11,7 @@ use crate::authority::{AuthorityError, Digest, Row, RowAnswer, RowOp};
 
 pub(super) const CASES: &[Case] = &[
     ("the first check of a space stays", the_first_check_stays),
+    ("a space is complete since it was first opened", spaces_are_complete_since_then),
     ("the server's time goes on, its incarnation stays", time_goes_on),
     ("a mark is seen by everybody, its own token finds it again", marks_are_seen),
     ("a mark lives for as long as it is kept", marks_end),
@@ -27,6 +28,20 @@ fn the_first_check_stays(bench: &Bench<'_>) -> Tried {
     let space = another_space();
     expect("when new", said("open", bench.a.open(&space, 7, soon()))?.check, 7)?;
     expect("again", said("open", bench.b.open(&space, 8, soon()))?.check, 7)
+}
+
+fn spaces_are_complete_since_then(bench: &Bench<'_>) -> Tried {
+    let space = another_space();
+    let before = said("open", bench.a.open(&bench.space, CHECK, soon()))?.server.time;
+    let first = said("open", bench.a.open(&space, CHECK, soon()))?;
+    std::thread::sleep(Duration::from_millis(20));
+    let again = said("open", bench.b.open(&space, CHECK, soon()))?;
+    expect("again", again.complete_since, first.complete_since)?;
+    // Servers that count in milliseconds may round it.
+    let least = before.as_unix_millis() - 2;
+    let most = first.server.time.as_unix_millis() + 2;
+    let since = first.complete_since.as_unix_millis();
+    ensure((least..=most).contains(&since), || format!("{since}, opened {least} to {most}"))
 }
 
 fn time_goes_on(bench: &Bench<'_>) -> Tried {

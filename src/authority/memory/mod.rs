@@ -58,6 +58,8 @@ struct State {
 #[derive(Clone, Debug, Default)]
 struct Space {
     check: Option<u64>,
+    /// When it was first opened, or may have lost rows.
+    complete_since_ns: Option<i64>,
     rows: HashMap<Digest, rows::Stored>,
     /// Number, when it may go, digest.
     forgotten: Vec<(u64, i64, Digest)>,
@@ -103,6 +105,9 @@ impl MemoryAuthority {
         let incarnation = state.incarnation + 1;
         *state = with.map_or_else(State::default, |snapshot| snapshot.0);
         state.incarnation = incarnation;
+        // What was acknowledged after the snapshot is not there.
+        let now_ns = self.now_ns();
+        state.spaces.values_mut().for_each(|space| space.complete_since_ns = Some(now_ns));
     }
 
     /// Rows of a space that are claimed or marked and not over.
@@ -165,7 +170,9 @@ impl Authority for MemoryAuthority {
                 let server = state.server(now_ns);
                 let space = state.space(space);
                 let check = *space.check.get_or_insert(check);
-                Ok(Opened { server, check, forgotten: space.last_forgotten })
+                let since_ns = *space.complete_since_ns.get_or_insert(now_ns);
+                let complete_since = Timestamp::from_unix_nanos(since_ns);
+                Ok(Opened { server, check, forgotten: space.last_forgotten, complete_since })
             },
         )
     }

@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 
 use super::{PREEMPTIONS, both, check, digest, observe, spawn, store};
 use crate::claim::{Claim, claim_wait};
-use crate::engine::{Attempt, Engine};
+use crate::config::OnOutage;
+use crate::engine::{Attempt, Engine, Held};
 use crate::error::Error;
 use crate::verdict::Verdict;
 
 const KEY: u64 = 1;
 
 fn claim(engine: &Engine) -> Attempt {
-    engine.claim(digest(KEY), None, None, &[]).expect("the store works")
+    engine.claim(digest(KEY), None, None, &[], OnOutage::Fail).expect("the store works")
 }
 
 fn token(attempt: &Attempt) -> Option<u64> {
@@ -28,7 +29,7 @@ fn granted(engine: &Engine) -> u64 {
 
 /// Whether the commit was accepted.
 fn commit(engine: &Engine, token: u64) -> bool {
-    match engine.commit(digest(KEY), token) {
+    match engine.commit(Held { digest: digest(KEY), token, on_outage: OnOutage::Fail }) {
         Ok(()) => true,
         Err(Error::LeaseLost { .. }) => false,
         Err(other) => panic!("{other}"),
@@ -133,7 +134,8 @@ fn a_batch_and_a_claim_exclude_each_other() {
         };
         let (token, observed) = both(thread, || {
             let mut verdicts = Vec::new();
-            let observed = engine.observe_batch([digest(KEY)].into_iter(), &mut verdicts);
+            let observed =
+                engine.observe_batch([digest(KEY)].into_iter(), &mut verdicts, OnOutage::Fail);
             observed.is_ok_and(|()| verdicts == [Verdict::New])
         });
         assert_ne!(token.is_some(), observed, "exactly one of them has the key");
@@ -152,7 +154,7 @@ fn who_waits_is_woken_when_the_claim_ends() {
         };
         let ((), got) = both(thread, || {
             let deadline = Instant::now() + Duration::from_secs(3_600);
-            claim_wait(&engine, digest(KEY), deadline).expect("the store works")
+            claim_wait(&engine, digest(KEY), deadline, OnOutage::Fail).expect("the store works")
         });
         match got {
             Claim::Granted(guard) => assert!(commit(&engine, guard.token())),

@@ -18,7 +18,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use loom::thread::JoinHandle;
 
 use super::Engine;
-use crate::config::Builder;
+use crate::config::{Builder, OnOutage};
 use crate::digest::Digest;
 use crate::time::ManualClock;
 use crate::verdict::Verdict;
@@ -91,5 +91,5 @@ fn digest(number: u64) -> Digest {
 }
 
 fn observe(engine: &Engine, key: u64) -> Verdict {
-    engine.observe(digest(key)).expect("the store works")
+    engine.observe(digest(key), OnOutage::Fail).expect("the store works")
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::{PREEMPTIONS, SLICE, both, check, digest, observe, spawn, store};
+use crate::config::OnOutage;
 use crate::engine::Engine;
 use crate::format::names::{self, Kind};
 use crate::journal::Reservation;
@@ -86,7 +87,7 @@ fn a_slice_may_begin_while_another_is_sealed() {
         clock.advance(SLICE);
         both(seal(&engine), || assert_eq!(observe(&engine, 2), Verdict::New));
         for key in [1, 2] {
-            assert!(engine.contains(digest(key)).expect("the store works"));
+            assert!(engine.contains(digest(key), OnOutage::Fail).expect("the store works"));
         }
         let catalog = engine.catalog();
         assert_eq!(catalog.slices.iter().map(|slice| slice.runs.len()).sum::<usize>(), 1);

@@ -30,6 +30,10 @@ pub(super) fn create_header(config: &Config, storage: &dyn Storage) -> Result<St
         let path = storage.path(names::STORE);
         return Err(Error::corrupt(path, "it is missing, but files of a store are there"));
     }
+    if config.shared.is_some() && config.secret.is_none() {
+        let reason = "is required for a new store with an authority: all that share keys have one";
+        return Err(Error::config("secret", reason));
+    }
     let mut store = [0; 16];
     fill_random(&mut store)?;
     let secret = match config.secret {

@@ -12,7 +12,7 @@ use crossbeam_utils::CachePadded;
 
 use super::maintain::Maintenance;
 use super::time::EngineTime;
-use super::{Engine, FilterHint, Window, claims, mark, recover};
+use super::{Engine, FilterHint, SHARED_TIME, Window, claims, mark, recover};
 use crate::catalog::Timeline;
 use crate::config::{Config, Durability};
 use crate::error::{Error, Result};
@@ -139,6 +139,11 @@ fn open(config: Config, storage: Arc<dyn Storage>) -> Result<Arc<Engine>> {
         let watched: std::sync::Weak<Engine> = Arc::downgrade(&engine);
         worker::watch(watched);
     }
+    if let Err(error) = engine.connect() {
+        // The error that matters is that one.
+        let _ = engine.close();
+        return Err(error);
+    }
     Ok(engine)
 }
 
@@ -221,15 +226,14 @@ impl Opening {
             index_records: AtomicUsize::new(sizes.index_records),
             indexes: Mutex::default(),
         };
-        let maintenance = Maintenance::default();
-        maintenance.filter_keys.store(sized, std::sync::atomic::Ordering::Release);
+        let maintenance = Maintenance::with_filters_for(sized);
         let shard = |(number, filter)| {
             let mut shard = Shard::new(number, Arc::clone(&catalog));
             shard.filter = filter;
             CachePadded::new(Mutex::new(shard))
         };
         let shards: Box<[_]> = filters.into_iter().enumerate().map(shard).collect();
-        let origin = Origin::here(mark(config.event_time))
+        let origin = Origin::here(origin_mark(&config))
             .map_err(|e| Error::io("allocating memory for", ledger.storage().path(""), e))?;
         let hints = shards.iter().map(|_| CachePadded::new(FilterHint::default())).collect();
         let engine = Arc::new_cyclic(|me| Engine {
@@ -249,12 +253,17 @@ impl Opening {
             maintenance,
             recovery: Mutex::new(self.report),
             closed: AtomicBool::new(false),
+            shared: std::sync::OnceLock::new(),
         });
         for (index, shard) in engine.shards.iter().enumerate() {
             engine.set_hint(index, &shard.lock());
         }
         Ok(engine)
     }
+}
+
+fn origin_mark(config: &Config) -> usize {
+    if config.shared.is_some() { SHARED_TIME } else { mark(config.event_time) }
 }
 
 /// What is logged.

@@ -1,0 +1,331 @@
+//! Claims that the authority knows of: granted, renewed, committed and given back there and here.
+
+use std::cell::Cell;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::decide::{Said, Wanted, first_occurrences};
+use super::drive::{Looked, Next, Round, Turn};
+use super::{Shared, lease, span, unfit};
+use crate::authority::{RowAnswer, RowOp};
+use crate::config::OnOutage;
+use crate::digest::Digest;
+use crate::engine::Engine;
+use crate::engine::claims::{Attempt, Grant};
+use crate::error::{Error, Result};
+use crate::gather::{Failure, Step};
+use crate::shard::{Call, Shard};
+
+/// A claim as its guard names it, and what is done for it while the authority cannot be asked.
+#[derive(Clone, Copy)]
+pub(crate) struct Held {
+    pub(crate) digest: Digest,
+    pub(crate) token: u64,
+    pub(crate) on_outage: OnOutage,
+}
+
+fn attempt(said: Said) -> Attempt {
+    match said {
+        Said::New(Some(grant)) => Attempt::Granted(grant),
+        Said::InFlight(lease_left) => Attempt::InFlight { lease_left },
+        Said::New(None) | Said::Duplicate => Attempt::Duplicate,
+    }
+}
+
+impl Engine {
+    pub(in crate::engine) fn claim_shared(
+        &self,
+        shared: &Shared,
+        digest: Digest,
+        lease_ns: i64,
+        note: &[u8],
+        policy: OnOutage,
+    ) -> Result<Attempt> {
+        self.tick_clock();
+        let wanted = Wanted::Claim(lease_ns, &|_| note);
+        let said = self.decide(shared, &[digest], wanted, policy).pop().flatten();
+        said.unwrap_or(Err(Error::Closed)).map(attempt)
+    }
+
+    pub(in crate::engine) fn claim_batch_shared(
+        &self,
+        shared: &Shared,
+        digests: &[Digest],
+        lease_ns: i64,
+        policy: OnOutage,
+        mut answer: impl FnMut(usize, Attempt),
+    ) -> Result<()> {
+        self.tick_clock();
+        let (firsts, first_of) = first_occurrences(digests);
+        let mut said = self.decide(shared, &firsts, Wanted::Claim(lease_ns, &|_| &[]), policy);
+        let mut repeated: Vec<Option<Attempt>> = said.iter().map(|_| None).collect();
+        let mut claimed = Ok(());
+        for (at, first) in first_of.into_iter().enumerate() {
+            let given = match said[first].take() {
+                Some(Ok(said)) => attempt(said),
+                Some(Err(error)) => {
+                    claimed = claimed.and(Err(error));
+                    continue;
+                }
+                None => match repeated[first].take() {
+                    Some(given) => given,
+                    None => continue,
+                },
+            };
+            repeated[first] = Some(match &given {
+                Attempt::Granted(_) => Attempt::InFlight { lease_left: span(lease_ns) },
+                Attempt::InFlight { lease_left } => Attempt::InFlight { lease_left: *lease_left },
+                Attempt::Duplicate | Attempt::TooOld => Attempt::Duplicate,
+            });
+            answer(at, given);
+        }
+        claimed
+    }
+
+    /// Claims whose lease has run out here are asked for: those that nobody has taken over are.
+    pub(in crate::engine) fn take_over_shared(
+        &self,
+        shared: &Shared,
+        mut answer: impl FnMut(Grant),
+    ) -> Result<()> {
+        let now_ns = self.time.now();
+        let mut expired = Vec::new();
+        for index in 0..self.shards.len() {
+            let shard = self.enter(index)?;
+            let claims = shard.claims.iter().filter(|(_, claim)| claim.is_expired(now_ns));
+            expired.extend(claims.map(|(digest, claim)| (*digest, claim.note.clone())));
+        }
+        let digests: Vec<Digest> = expired.iter().map(|(digest, _)| *digest).collect();
+        let note_of = |at: usize| &*expired[at].1;
+        let wanted = Wanted::Claim(self.config.lease_ns, &note_of);
+        let mut taken_over = Ok(());
+        for said in self.decide(shared, &digests, wanted, OnOutage::Fail).into_iter().flatten() {
+            match said {
+                Ok(Said::New(Some(grant))) => answer(grant),
+                Ok(_) => {}
+                Err(error) => taken_over = taken_over.and(Err(error)),
+            }
+        }
+        taken_over
+    }
+
+    /// Has the authority told that a claim is not ours any more, without waiting for it.
+    pub(super) fn give_back(&self, shared: &Shared, digest: Digest, token: u64) {
+        let op = RowOp::Abandon { token: shared.token(token) };
+        shared.link.post(vec![Step { digest: digest.into(), op }]);
+    }
+
+    pub(in crate::engine) fn abandon_shared(&self, shared: &Shared, digest: Digest, token: u64) {
+        let shard = self.shards[self.shard_of(digest)].lock();
+        let claim = shard.claims.get(&digest).filter(|claim| claim.token == token);
+        let may_be_done = claim.is_some_and(|claim| claim.remote.commit_ns != 0);
+        drop(shard);
+        if may_be_done {
+            self.take_back_commit(shared, digest, token);
+        }
+        self.give_back(shared, digest, token);
+    }
+
+    pub(in crate::engine) fn renew_shared(&self, shared: &Shared, held: Held) -> Result<()> {
+        self.tick_clock();
+        let Held { digest, token, on_outage } = held;
+        let renewed = self.drive(
+            shared,
+            &[digest],
+            (&Cell::new(true), on_outage),
+            |shard, call, at, digest| {
+                let Some(claim) = shard.claims.get(&digest).filter(|c| c.token == token) else {
+                    return Looked::Said(Err(Error::LeaseLost { token }));
+                };
+                if claim.remote.fence == 0 {
+                    let now_ns = self.time.now();
+                    return Looked::Said(shard.renew(&self.tools, call, digest, token, now_ns));
+                }
+                let (token, lease) = (shared.token(token), lease(claim.lease_ns));
+                let op = RowOp::Renew { token, lease, keep: shared.keep };
+                self.turn(shard, at, digest, op)
+            },
+            |round, turn, answer| self.renewed(shared, held, round, turn, answer),
+        );
+        renewed.into_iter().flatten().next().unwrap_or(Err(Error::Closed))
+    }
+
+    /// Takes the turn for a step of a claim.
+    fn turn<T>(
+        &self,
+        shard: &mut Shard,
+        at: usize,
+        digest: Digest,
+        op: RowOp<'static>,
+    ) -> Looked<T> {
+        let Some(earlier) = shard.take_turn(digest) else { return Looked::Busy };
+        let mut turn = Turn::new(at, digest, op, self.time.now());
+        turn.earlier = earlier;
+        Looked::Ask(turn)
+    }
+
+    fn renewed(
+        &self,
+        shared: &Shared,
+        held: Held,
+        round: &mut Round,
+        turn: &Turn,
+        answer: Result<RowAnswer, Failure>,
+    ) -> Next<()> {
+        let Held { digest, token, on_outage } = held;
+        let lost = matches!(answer, Ok(RowAnswer::Lost));
+        let may = match answer {
+            Ok(RowAnswer::Renewed) => Ok(()),
+            Ok(RowAnswer::Lost) => Err(Error::LeaseLost { token }),
+            Err(failure) if on_outage == OnOutage::Fail => {
+                Err(shared.error(&failure, failure.undecided))
+            }
+            Err(_) => self.note_assumed(shared),
+            Ok(_) => Err(shared.error(&unfit(), false)),
+        };
+        let renewed = self.enter(self.shard_of(digest)).and_then(|mut shard| {
+            shard.end_turn(&self.tools, &mut round.call, digest, turn.earlier);
+            if lost {
+                shard.drop_claim(&self.tools, digest);
+            }
+            may?;
+            shard.renew(&self.tools, &mut round.call, digest, token, round.asked_ns)
+        });
+        Next::Done(renewed)
+    }
+
+    /// Commits many claims, in one round trip; an answer each.
+    pub(in crate::engine) fn commit_shared(
+        &self,
+        shared: &Shared,
+        claims: &[Held],
+    ) -> Vec<Result<()>> {
+        self.tick_clock();
+        let digests: Vec<Digest> = claims.iter().map(|held| held.digest).collect();
+        let committed = self.drive(
+            shared,
+            &digests,
+            (&Cell::new(true), OnOutage::Fail),
+            |shard, _: &mut Call, at, digest| {
+                self.begin_commit(shared, shard, at, digest, claims[at].token)
+            },
+            |round, turn, answer| {
+                let done = self.committed(shared, claims[turn.at], round, turn, answer);
+                done.unwrap_or(Next::Again)
+            },
+        );
+        committed.into_iter().map(|done| done.unwrap_or(Err(Error::Closed))).collect()
+    }
+
+    fn begin_commit(
+        &self,
+        shared: &Shared,
+        shard: &mut Shard,
+        at: usize,
+        digest: Digest,
+        token: u64,
+    ) -> Looked<()> {
+        let now_ns = self.time.now();
+        let Some(claim) = shard.claims.get_mut(&digest).filter(|claim| claim.token == token) else {
+            return Looked::Said(Err(Error::LeaseLost { token }));
+        };
+        if claim.remote.commit_ns == 0 {
+            claim.remote.commit_ns = now_ns;
+        }
+        let known_there = claim.remote.fence > 0;
+        let (named, keep, value) = (shared.token(token), shared.keep, &[]);
+        let op = match known_there {
+            true => RowOp::Commit { token: named, keep, value },
+            // It was granted without the authority, which is told now.
+            false => RowOp::Observe { token: named, keep, value },
+        };
+        self.turn(shard, at, digest, op)
+    }
+
+    /// `None`: the turn has another step to ask for.
+    fn committed(
+        &self,
+        shared: &Shared,
+        held: Held,
+        round: &mut Round,
+        turn: &mut Turn,
+        answer: Result<RowAnswer, Failure>,
+    ) -> Option<Next<()>> {
+        let lost = Error::LeaseLost { token: held.token };
+        let marked = match answer {
+            Ok(RowAnswer::Committed | RowAnswer::Marked) => {
+                let begun_ns = self.commit_begun(held, turn);
+                if self.time.now().saturating_sub(begun_ns) > shared.slack_ns {
+                    // It was marked long ago, if the reply was lost: it lives on from now.
+                    turn.op = RowOp::Refresh { keep: shared.keep };
+                    return None;
+                }
+                Ok(true)
+            }
+            Ok(RowAnswer::Refreshed | RowAnswer::Duplicate { .. }) => Ok(true),
+            // Forgotten since it was committed.
+            Ok(RowAnswer::Absent) => Ok(false),
+            Ok(RowAnswer::Lost | RowAnswer::InFlight { .. }) => Err(lost),
+            Ok(_) => Err(shared.error(&unfit(), false)),
+            Err(failure) if held.on_outage == OnOutage::Fail => {
+                Err(shared.error(&failure, failure.undecided))
+            }
+            Err(_) => {
+                round.relies.push(turn.at);
+                let noted = self.note_assumed(shared);
+                let begun = round.begun.as_ref().map(|()| true).map_err(Error::again);
+                noted.and(begun)
+            }
+        };
+        let must_keep = round.relies.contains(&turn.at);
+        Some(Next::Done(self.end_commit(shared, held.token, round, turn, (marked, must_keep))))
+    }
+
+    fn commit_begun(&self, held: Held, turn: &Turn) -> i64 {
+        let shard = self.enter(self.shard_of(held.digest));
+        let begun = shard.ok().and_then(|shard| Some(shard.claims.get(&held.digest)?.remote));
+        begun.map_or(turn.sent_ns, |remote| remote.commit_ns)
+    }
+
+    /// Ends the claim here, as the authority did. What cannot be kept here it keeps.
+    fn end_commit(
+        &self,
+        shared: &Shared,
+        token: u64,
+        round: &mut Round,
+        turn: &Turn,
+        (marked, must_keep): (Result<bool>, bool),
+    ) -> Result<()> {
+        let Turn { digest, earlier, .. } = *turn;
+        let mut shard = match self.enter(self.shard_of(digest)) {
+            Ok(shard) => shard,
+            Err(error) if must_keep => return Err(error),
+            // Closed meanwhile; it is committed all the same.
+            Err(_) => return marked.map(|_| ()),
+        };
+        let forgotten = shard.was_forgotten(digest);
+        shard.end_turn(&self.tools, &mut round.call, digest, earlier);
+        let marked = marked.inspect_err(|error| {
+            if let Error::LeaseLost { .. } = error {
+                shard.drop_claim(&self.tools, digest);
+            }
+        })?;
+        let target = (marked && !forgotten).then(|| shard.current());
+        let kept = shard.commit(&self.tools, &mut round.call, digest, token, target);
+        if kept.is_err() && !must_keep {
+            shard.drop_claim(&self.tools, digest);
+            shared.not_kept.fetch_add(1, Relaxed);
+            return Ok(());
+        }
+        kept
+    }
+
+    /// Gives a claim back whose commit may have been applied: others may know the key as done, and have
+    /// to hear that it is not.
+    fn take_back_commit(&self, shared: &Shared, digest: Digest, token: u64) {
+        let ask = |op| shared.link.rows(vec![Step { digest: digest.into(), op }]).pop();
+        let (token, keep, value) = (shared.token(token), shared.keep, &[]);
+        if let Some(Ok(RowAnswer::Committed)) = ask(RowOp::Commit { token, keep, value }) {
+            let _ = ask(RowOp::Forget { keep: shared.forget_keep });
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! Observations and claims: whether a key is new, by one conditional write.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::drive::{Looked, Next, Round, Turn};
+use super::{Shared, lease, unfit};
+use crate::authority::{RowAnswer, RowOp, Token};
+use crate::config::OnOutage;
+use crate::digest::Digest;
+use crate::engine::Engine;
+use crate::engine::claims::Grant;
+use crate::error::{Error, Result};
+use crate::gather::Failure;
+use crate::shard::asked::Unsure;
+use crate::shard::control::ClaimRequest;
+use crate::shard::{Call, Shard, Target};
+use crate::verdict::{BatchError, Verdict};
+
+/// What is wanted of keys that are new.
+#[derive(Clone, Copy)]
+pub(super) enum Wanted<'a> {
+    Observe,
+    /// With a lease, and a note for each place.
+    Claim(i64, &'a dyn Fn(usize) -> &'a [u8]),
+}
+
+/// What a key is.
+pub(super) enum Said {
+    New(Option<Grant>),
+    Duplicate,
+    InFlight(Duration),
+}
+
+/// One call.
+struct Deciding<'a> {
+    engine: &'a Engine,
+    shared: &'a Shared,
+    wanted: Wanted<'a>,
+    policy: OnOutage,
+    fresh: Cell<bool>,
+}
+
+impl Engine {
+    pub(in crate::engine) fn observe_shared(
+        &self,
+        shared: &Shared,
+        digest: Digest,
+        policy: OnOutage,
+    ) -> Result<Verdict> {
+        self.tick_clock();
+        match self.decide(shared, &[digest], Wanted::Observe, policy).pop().flatten() {
+            Some(Ok(said)) => verdict(&said),
+            Some(Err(error)) => Err(error),
+            None => Err(Error::Closed),
+        }
+    }
+
+    /// What is not known here goes in one round trip. Each key is decided by itself: an error leaves
+    /// the others as they are.
+    pub(in crate::engine) fn observe_batch_shared(
+        &self,
+        shared: &Shared,
+        digests: &[Digest],
+        policy: OnOutage,
+        verdicts: &mut Vec<Verdict>,
+    ) -> Result<(), BatchError> {
+        self.tick_clock();
+        let (firsts, first_of) = first_occurrences(digests);
+        let said = self.decide(shared, &firsts, Wanted::Observe, policy);
+        let mut failed = None;
+        let decided: Vec<Option<Verdict>> = said
+            .into_iter()
+            .map(|said| {
+                let said = said.unwrap_or(Err(Error::Closed)).and_then(|said| verdict(&said));
+                said.map_err(|error| failed.get_or_insert(error)).ok()
+            })
+            .collect();
+        let mut seen = vec![false; firsts.len()];
+        let mut repeated = 0;
+        let parts: Vec<Option<Verdict>> = first_of
+            .iter()
+            .map(|first| {
+                let again = std::mem::replace(&mut seen[*first], true);
+                let decided = decided[*first]?;
+                repeated += u64::from(again);
+                Some(if again { Verdict::Duplicate } else { decided })
+            })
+            .collect();
+        if repeated > 0 {
+            // Anywhere: counters are added up.
+            self.shards[0].lock().counters.duplicate += repeated;
+        }
+        match failed {
+            Some(error) => Err(BatchError::new(parts, error)),
+            None => {
+                verdicts.extend(parts.into_iter().flatten());
+                Ok(())
+            }
+        }
+    }
+
+    /// Decides digests that are all different.
+    pub(super) fn decide<'a>(
+        &'a self,
+        shared: &'a Shared,
+        digests: &[Digest],
+        wanted: Wanted<'a>,
+        policy: OnOutage,
+    ) -> Vec<Option<Result<Said>>> {
+        let fresh = Cell::new(shared.link.is_fresh());
+        let deciding = Deciding { engine: self, shared, wanted, policy, fresh };
+        self.drive(
+            shared,
+            digests,
+            (&deciding.fresh, policy),
+            |shard, call, at, digest| deciding.look(shard, call, at, digest),
+            |round, turn, answer| deciding.answered(round, turn, answer),
+        )
+    }
+}
+
+/// The digests without repetitions, and for each one which of those it is.
+pub(super) fn first_occurrences(digests: &[Digest]) -> (Vec<Digest>, Vec<usize>) {
+    let mut firsts = Vec::with_capacity(digests.len());
+    let mut places = HashMap::with_capacity(digests.len());
+    let first_of = digests.iter().map(|digest| {
+        *places.entry(*digest).or_insert_with(|| {
+            firsts.push(*digest);
+            firsts.len() - 1
+        })
+    });
+    let first_of = first_of.collect();
+    (firsts, first_of)
+}
+
+fn verdict(said: &Said) -> Result<Verdict> {
+    match said {
+        Said::New(_) => Ok(Verdict::New),
+        Said::Duplicate => Ok(Verdict::Duplicate),
+        Said::InFlight(lease_left) => Err(Error::InFlight { lease_left: *lease_left }),
+    }
+}
+
+impl Deciding<'_> {
+    fn observes(&self) -> bool {
+        matches!(self.wanted, Wanted::Observe)
+    }
+
+    fn look(&self, shard: &mut Shard, call: &mut Call, at: usize, digest: Digest) -> Looked<Said> {
+        if let Some(lease_left) = shard.surely_held_for(digest, || self.engine.time.now()) {
+            shard.counters.in_flight += u64::from(self.observes());
+            return Looked::Said(Ok(Said::InFlight(lease_left)));
+        }
+        let mask = shard.suspects(digest);
+        // What cannot be read here the authority knows.
+        let found = shard.find_counted(digest, mask).unwrap_or_else(|error| {
+            self.engine.note_background_error(&error);
+            None
+        });
+        let target = shard.current();
+        let mut known_here = false;
+        if let Some(seen) = found {
+            let refresh = self.engine.tools.refresh_on_duplicate && seen < target.slice;
+            if !self.fresh.get() {
+                return Looked::Stale;
+            }
+            if !refresh {
+                let seen = shard.seen_again(&self.engine.tools, call, digest, seen, target);
+                self.shared.answered_here.fetch_add(1, Relaxed);
+                return Looked::Said(seen.map(|()| Said::Duplicate));
+            }
+            known_here = true;
+        }
+        let Some(earlier) = shard.take_turn(digest) else { return Looked::Busy };
+        let mut turn = Turn::new(at, digest, self.refresh(), self.engine.time.now());
+        (turn.earlier, turn.known_here) = (earlier, known_here);
+        match earlier {
+            _ if known_here => {}
+            // First of all whether the mark is there, and ours.
+            Some(unsure) if unsure.observed => {
+                (turn.token, turn.sent_ns) = (unsure.token, unsure.sent_ns);
+                turn.op = self.mark(unsure.token);
+            }
+            Some(unsure) => turn.op = RowOp::Abandon { token: unsure.token },
+            None => self.begin(&mut turn),
+        }
+        Looked::Ask(turn)
+    }
+
+    /// Asks with a token that was never used.
+    fn begin(&self, turn: &mut Turn) {
+        turn.number = match self.wanted {
+            Wanted::Observe => self.shared.next_observation.fetch_add(1, Relaxed),
+            Wanted::Claim(..) => self.engine.claims.token(),
+        };
+        turn.token = self.shared.token(turn.number);
+        (turn.earlier, turn.won) = (None, false);
+        turn.sent_ns = self.engine.time.now();
+        turn.op = self.op(turn.token);
+    }
+
+    fn mark(&self, token: Token) -> RowOp<'static> {
+        RowOp::Observe { token, keep: self.shared.keep, value: &[] }
+    }
+
+    fn op(&self, token: Token) -> RowOp<'static> {
+        let Wanted::Claim(lease_ns, _) = self.wanted else { return self.mark(token) };
+        let (lease, keep, value) = (lease(lease_ns), self.shared.keep, &[]);
+        RowOp::Claim { token, previous: None, lease, keep, value }
+    }
+
+    fn refresh(&self) -> RowOp<'static> {
+        RowOp::Refresh { keep: self.shared.keep }
+    }
+
+    fn answered(
+        &self,
+        round: &mut Round,
+        turn: &mut Turn,
+        answer: Result<RowAnswer, Failure>,
+    ) -> Next<Said> {
+        let refreshes = self.engine.tools.refresh_on_duplicate;
+        match (turn.op, answer) {
+            (_, Err(failure)) => Next::Done(self.failed(round, turn, &failure)),
+            (RowOp::Abandon { .. }, Ok(RowAnswer::Abandoned))
+            | (RowOp::Forget { .. }, Ok(RowAnswer::Forgotten { .. })) => {
+                self.begin(turn);
+                Next::Again
+            }
+            (RowOp::Observe { .. }, Ok(RowAnswer::Marked)) if !self.observes() => {
+                // It is marked by an observation that nobody was told of, though others may know of it:
+                // they have to hear that it is not done.
+                turn.op = RowOp::Forget { keep: self.shared.forget_keep };
+                Next::Again
+            }
+            (RowOp::Observe { .. }, Ok(RowAnswer::Marked)) => {
+                // It lives for a window from when it was marked, which may be long ago if the reply was
+                // lost: from now.
+                let late = self.engine.time.now().saturating_sub(turn.sent_ns);
+                if late <= self.shared.slack_ns {
+                    return Next::Done(Ok(self.won(round, turn)));
+                }
+                (turn.won, turn.op) = (true, self.refresh());
+                Next::Again
+            }
+            (RowOp::Claim { .. }, Ok(RowAnswer::Granted { fence })) => {
+                Next::Done(self.granted(round, turn, fence))
+            }
+            (_, Ok(RowAnswer::Duplicate { .. })) if refreshes => {
+                turn.op = self.refresh();
+                Next::Again
+            }
+            (_, Ok(RowAnswer::Duplicate { age, .. })) => {
+                Next::Done(Ok(self.duplicate(round, turn, age)))
+            }
+            (_, Ok(RowAnswer::InFlight { lease_left, .. })) => {
+                self.end(round, turn, None, |shard| {
+                    shard.counters.in_flight += u64::from(self.observes());
+                });
+                Next::Done(Ok(Said::InFlight(lease_left)))
+            }
+            (RowOp::Refresh { .. }, Ok(RowAnswer::Refreshed)) if turn.won => {
+                Next::Done(Ok(self.won(round, turn)))
+            }
+            (RowOp::Refresh { .. }, Ok(RowAnswer::Refreshed)) => {
+                Next::Done(Ok(self.refreshed(round, turn)))
+            }
+            (RowOp::Refresh { .. }, Ok(RowAnswer::Absent)) if turn.known_here => {
+                // It has just expired there, or was forgotten: that it is refreshed cannot be told.
+                Next::Done(Ok(self.duplicate_here(round, turn)))
+            }
+            (RowOp::Refresh { .. }, Ok(RowAnswer::Absent)) => {
+                self.begin(turn);
+                Next::Again
+            }
+            (_, Ok(_)) => Next::Done(self.failed(round, turn, &unfit())),
+        }
+    }
+
+    /// Ends the turn with what is not known after it. A store that was closed meanwhile has no turns.
+    fn end(
+        &self,
+        round: &mut Round,
+        turn: &Turn,
+        unsure: Option<Unsure>,
+        work: impl FnOnce(&mut Shard),
+    ) {
+        let tools = &self.engine.tools;
+        if let Ok(mut shard) = self.engine.enter(self.engine.shard_of(turn.digest)) {
+            work(&mut shard);
+            shard.end_turn(tools, &mut round.call, turn.digest, unsure);
+        }
+    }
+
+    /// Works on the shard of the turn's digest, and ends the turn. What cannot be kept here is kept by
+    /// the authority.
+    fn keep(
+        &self,
+        round: &mut Round,
+        turn: &Turn,
+        keep: impl FnOnce(&mut Shard, &mut Call) -> Result<()>,
+    ) {
+        let tools = &self.engine.tools;
+        let kept = self.engine.enter(self.engine.shard_of(turn.digest)).and_then(|mut shard| {
+            let kept = keep(&mut shard, &mut round.call);
+            shard.end_turn(tools, &mut round.call, turn.digest, None);
+            kept
+        });
+        self.shared.not_kept.fetch_add(u64::from(kept.is_err()), Relaxed);
+    }
+
+    fn won(&self, round: &mut Round, turn: &Turn) -> Said {
+        self.keep(round, turn, |shard, call| {
+            shard.new += 1;
+            shard.record_won(&self.engine.tools, call, turn.digest)
+        });
+        Said::New(None)
+    }
+
+    /// The authority holds the key for so long already: it is kept here in the slice of that time, so
+    /// that it does not live longer here than there.
+    fn duplicate(&self, round: &mut Round, turn: &Turn, age: Duration) -> Said {
+        let seen_ns = round.asked_ns.saturating_sub(crate::time::nanos(age));
+        self.keep(round, turn, |shard, call| {
+            shard.counters.duplicate += 1;
+            let slice = shard.catalog.slice_at(seen_ns);
+            let target = slice.map(|s| Target { slice: s.sequence, column: s.column });
+            target
+                .map_or(Ok(()), |target| shard.learn(&self.engine.tools, call, turn.digest, target))
+        });
+        Said::Duplicate
+    }
+
+    fn duplicate_here(&self, round: &mut Round, turn: &Turn) -> Said {
+        self.end(round, turn, turn.earlier, |shard| shard.counters.duplicate += 1);
+        Said::Duplicate
+    }
+
+    /// The mark lives on from now, there and here.
+    fn refreshed(&self, round: &mut Round, turn: &Turn) -> Said {
+        let tools = &self.engine.tools;
+        self.keep(round, turn, |shard, call| {
+            let target = shard.current();
+            let mask = shard.suspects(turn.digest);
+            match shard.find(turn.digest, mask)? {
+                Some(seen) if !shard.was_forgotten(turn.digest) => {
+                    shard.seen_again(tools, call, turn.digest, seen, target)
+                }
+                _ => {
+                    shard.counters.duplicate += 1;
+                    shard.learn(tools, call, turn.digest, target)
+                }
+            }
+        });
+        Said::Duplicate
+    }
+
+    fn granted(&self, round: &mut Round, turn: &Turn, fence: u64) -> Result<Said> {
+        let granted = self.grant(round, turn, fence);
+        if granted.is_err() {
+            self.engine.give_back(self.shared, turn.digest, turn.number);
+        }
+        granted
+    }
+
+    /// Grants a claim here, as the authority did. Its lease counts from before it was asked.
+    fn grant(&self, round: &mut Round, turn: &Turn, fence: u64) -> Result<Said> {
+        let Wanted::Claim(lease_ns, notes) = self.wanted else { return Ok(self.won(round, turn)) };
+        let (digest, now_ns) = (turn.digest, round.asked_ns);
+        let request =
+            ClaimRequest { digest, now_ns, lease_ns, event_ns: None, note: notes(turn.at) };
+        let mut shard = self.engine.enter(self.engine.shard_of(digest))?;
+        let tools = &self.engine.tools;
+        let granted = match &round.begun {
+            Ok(()) => shard.grant(tools, &mut round.call, &request, turn.number),
+            Err(error) => Err(error.again()),
+        };
+        shard.end_turn(tools, &mut round.call, digest, None);
+        granted?;
+        if let Some(claim) = shard.claims.get_mut(&digest) {
+            claim.remote.fence = fence;
+        }
+        round.relies.push(turn.at);
+        let (token, public_token) = (turn.number, if fence > 0 { fence } else { turn.number });
+        Ok(Said::New(Some(Grant { digest, token, public_token })))
+    }
+
+    /// The authority did not say.
+    fn failed(&self, round: &mut Round, turn: &mut Turn, failure: &Failure) -> Result<Said> {
+        let unsure = turn.unsure(self.observes(), failure);
+        if self.policy == OnOutage::Fail {
+            self.end(round, turn, unsure, |_| {});
+            return Err(self.shared.error(failure, unsure.is_some()));
+        }
+        let assumed = self.assume(round, turn);
+        if assumed.is_err() {
+            self.end(round, turn, unsure, |_| {});
+        }
+        assumed
+    }
+
+    /// Goes on without the authority.
+    fn assume(&self, round: &mut Round, turn: &mut Turn) -> Result<Said> {
+        if turn.known_here {
+            self.engine.note_assumed(self.shared)?;
+            return Ok(self.refreshed(round, turn));
+        }
+        self.engine.assume_new(self.shared)?;
+        if let Wanted::Claim(..) = self.wanted {
+            if turn.number == 0 {
+                self.begin(turn);
+            }
+            return self.grant(round, turn, 0);
+        }
+        if let Err(error) = &round.begun {
+            return Err(error.again());
+        }
+        let tools = &self.engine.tools;
+        let mut shard = self.engine.enter(self.engine.shard_of(turn.digest))?;
+        shard.record_won(tools, &mut round.call, turn.digest)?;
+        shard.new += 1;
+        shard.end_turn(tools, &mut round.call, turn.digest, None);
+        round.relies.push(turn.at);
+        Ok(Said::New(None))
+    }
+}

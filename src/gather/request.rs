@@ -1,0 +1,79 @@
+//! What is asked of the thread of an authority.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering::AcqRel;
+use std::sync::atomic::Ordering::Acquire;
+use std::time::Instant;
+
+use crossbeam_channel::Sender;
+
+use super::Failure;
+use super::space::Space;
+use crate::authority::{Digest, Opened, RowAnswer, RowOp};
+
+/// One step of one digest's row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    pub(crate) digest: Digest,
+    pub(crate) op: RowOp<'static>,
+}
+
+/// An answer to each step of a request.
+pub(super) type Reply = Vec<Result<RowAnswer, Failure>>;
+
+pub(super) enum Request {
+    Rows(Arc<Ask>),
+    Open(Arc<Space>, Sender<Result<Opened, Failure>>),
+    Poll(Arc<Space>, Sender<Result<(), Failure>>),
+    Flush(Sender<Result<(), Failure>>),
+}
+
+/// Steps of one caller, which go in one call.
+pub(super) struct Ask {
+    pub(super) space: Arc<Space>,
+    pub(super) steps: Vec<Step>,
+    pub(super) deadline: Instant,
+    pub(super) reply: Option<Sender<Reply>>,
+    state: AtomicU8,
+}
+
+const WAITING: u8 = 0;
+const TAKEN: u8 = 1;
+const CANCELLED: u8 = 2;
+
+impl Ask {
+    pub(super) fn new(
+        space: Arc<Space>,
+        steps: Vec<Step>,
+        deadline: Instant,
+        reply: Option<Sender<Reply>>,
+    ) -> Self {
+        Ask { space, steps, deadline, reply, state: AtomicU8::new(WAITING) }
+    }
+
+    fn end_waiting(&self, state: u8) -> bool {
+        self.state.compare_exchange(WAITING, state, AcqRel, Acquire).is_ok()
+    }
+
+    /// The thread begins with it; false when nobody waits for it any more.
+    pub(super) fn take(&self) -> bool {
+        self.end_waiting(TAKEN)
+    }
+
+    /// The caller has given up; false when the thread has begun already.
+    pub(super) fn cancel(&self) -> bool {
+        self.end_waiting(CANCELLED)
+    }
+
+    pub(super) fn answer(&self, answers: Reply) {
+        if let Some(reply) = &self.reply {
+            // Whoever asked may have gone.
+            let _ = reply.try_send(answers);
+        }
+    }
+
+    pub(super) fn fail(&self, failure: &Failure) {
+        self.answer(vec![Err(failure.clone()); self.steps.len()]);
+    }
+}

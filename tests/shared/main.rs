@@ -1,0 +1,15 @@
+//! `Ownership::Shared`: several stores and one authority.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../strategies/mod.rs"]
+mod strategies;
+
+mod batches;
+mod claims;
+mod fixture;
+mod forgetting;
+mod honesty;
+mod model;
+mod outages;
+mod winners;

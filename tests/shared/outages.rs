@@ -1,0 +1,217 @@
+//! Servers that refuse, hang, lose replies; the deadline, the breaker, the policies.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use onceonly::authority::memory::Fault;
+use onceonly::sim::SimDisk;
+use onceonly::{BreakerState, Dedup, Durability, Error, OnOutage, Verdict};
+
+use crate::common::fast_dir;
+use crate::fixture::{SHORT, SLICE, Site, WINDOW, eventually, is_new};
+
+#[test]
+fn a_lost_reply_is_asked_for_again() {
+    for fault in [Fault::Refuse, Fault::LoseRequest, Fault::LoseReply] {
+        let site = Site::new();
+        let (a, b) = (site.quick_store(), site.store());
+        site.server.fail_next(1, fault);
+        assert!(is_new(&a, "1"), "{fault:?}");
+        assert!(!is_new(&b, "1"));
+        assert_eq!(a.stats().authority.unwrap().failed_calls, 1);
+    }
+}
+
+#[test]
+fn a_reply_that_stays_away_is_undecided_until_this_store_asks_again() {
+    for fault in [Fault::LoseReply, Fault::LoseRequest] {
+        let site = Site::new();
+        let (a, b) = (site.quick_store(), site.store());
+        site.server.fail_next(2, fault);
+        let error = a.observe("1").unwrap_err();
+        assert!(matches!(error, Error::Undecided { .. }) && error.is_transient(), "{error:?}");
+        assert!(std::error::Error::source(&error).is_some());
+        assert!(matches!(a.contains("1"), Err(Error::Undecided { .. })));
+        if fault == Fault::LoseReply {
+            assert!(!is_new(&b, "1"), "it is marked, for a");
+        }
+        assert!(is_new(&a, "1"), "the answer that was lost");
+        assert!(!is_new(&a, "1") && !is_new(&b, "1"), "once");
+        let stats = a.stats();
+        assert_eq!((stats.new, stats.authority.unwrap().undecided_calls), (1, 2));
+    }
+}
+
+/// The second caller waits for the first instead of being told of a mark that nobody was told of.
+#[test]
+fn of_many_who_ask_again_one_gets_the_answer() {
+    let site = Site::new();
+    let a = site.quick_store();
+    site.server.fail_next(2, Fault::LoseReply);
+    assert!(a.observe("1").is_err());
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            let a = a.clone();
+            thread::spawn(move || a.observe("1").unwrap())
+        })
+        .collect();
+    let verdicts = threads.into_iter().map(|thread| thread.join().unwrap());
+    assert_eq!(verdicts.filter(|verdict| *verdict == Verdict::New).count(), 1);
+}
+
+/// The token survives the process.
+#[test]
+fn a_killed_store_still_gets_the_answer_that_was_lost() {
+    for durability in [Durability::Process, Durability::Sync] {
+        let site = Site::new();
+        let builder = || site.builder().authority_deadline(SHORT).durability(durability);
+        let disk = SimDisk::new();
+        let killed = builder().open_simulated(&disk).unwrap();
+        assert!(is_new(&killed, "known"));
+        site.server.fail_next(2, Fault::LoseReply);
+        assert!(matches!(killed.observe("1"), Err(Error::Undecided { .. })));
+        site.server.fail_next(2, Fault::LoseReply);
+        assert!(matches!(killed.observe("2"), Err(Error::Undecided { .. })));
+        assert!(is_new(&killed, "2"));
+        let left = disk.snapshot().after_kill();
+        let again = builder().open_simulated(&left).unwrap();
+        let other = site.store();
+        assert!(!is_new(&other, "1"), "it is marked, for the one that was killed");
+        assert!(is_new(&again, "1"));
+        assert!(!is_new(&again, "1") && !is_new(&again, "2") && !is_new(&again, "known"));
+    }
+}
+
+/// What is acknowledged late lives for a window from then.
+#[test]
+fn an_answer_that_comes_late_counts_from_then() {
+    let site = Site::new();
+    let (a, b) = (site.quick_store(), site.store());
+    site.server.fail_next(2, Fault::LoseReply);
+    assert!(a.observe("1").is_err());
+    site.clock.advance(Duration::from_secs(500));
+    assert!(is_new(&a, "1"));
+    site.clock.advance(WINDOW);
+    assert!(!is_new(&b, "1") && !is_new(&a, "1"));
+    site.clock.advance(SLICE);
+    assert!(is_new(&b, "1"));
+    // One that nobody asks for again is over there and here.
+    site.server.fail_next(2, Fault::LoseReply);
+    assert!(a.observe("2").is_err());
+    site.clock.advance(WINDOW + SLICE);
+    assert!(is_new(&b, "2"));
+    assert!(!is_new(&a, "2"));
+}
+
+#[test]
+fn in_an_outage_nothing_is_assumed_and_nothing_marked() {
+    let site = Site::new();
+    let (a, b) = (site.quick_store(), site.quick_store());
+    assert!(is_new(&a, "known"));
+    site.server.outage(Some(Fault::Refuse));
+    for _ in 0..3 {
+        assert!(matches!(a.observe("1"), Err(Error::Authority { transient: true, .. })));
+    }
+    // What is known here is answered all the same.
+    assert!(!is_new(&a, "known"));
+    site.server.outage(None);
+    eventually("it recovers", || b.observe("1").is_ok());
+    eventually("a hears of it", || a.observe("1").is_ok_and(|v| v == Verdict::Duplicate));
+    assert_eq!(a.stats().authority.unwrap().assumed_new, 0);
+}
+
+#[test]
+fn calls_end_at_their_deadline() {
+    let site = Site::new();
+    let store = site.quick_store();
+    site.server.delay(Duration::from_secs(60));
+    let before = Instant::now();
+    assert!(store.observe("1").is_err());
+    let threads: Vec<_> = (0..4)
+        .map(|number| {
+            let store = store.clone();
+            thread::spawn(move || store.observe(number.to_string()).is_err())
+        })
+        .collect();
+    assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
+    assert!(before.elapsed() < SHORT * 30, "{:?}", before.elapsed());
+    site.server.delay(Duration::ZERO);
+    eventually("it recovers", || store.observe("1").is_ok());
+}
+
+#[test]
+fn the_breaker_leaves_a_dead_server_alone_and_tries_it_again() {
+    let site = Site::new();
+    let store = site.quick_store();
+    let state = |store: &Dedup| store.stats().authority.unwrap().breaker;
+    assert_eq!(state(&store), BreakerState::Closed);
+    site.server.outage(Some(Fault::Refuse));
+    for number in 0..200 {
+        assert!(store.observe(number.to_string()).is_err());
+    }
+    let calls = site.calls();
+    assert!(calls < 40, "{calls} calls of a dead server");
+    assert_ne!(state(&store), BreakerState::Closed);
+    let error = store.observe("1").unwrap_err();
+    assert!(error.is_transient());
+    assert!(store.stats().authority.unwrap().last_error.unwrap().contains("down"));
+    site.server.outage(None);
+    eventually("it closes again", || store.observe("1").is_ok());
+    assert_eq!(state(&store), BreakerState::Closed);
+}
+
+#[test]
+fn in_an_outage_keys_are_assumed_new_where_that_is_chosen() {
+    for durability in [Durability::Process, Durability::Sync] {
+        let site = Site::new();
+        let dir = fast_dir();
+        let path = dir.path().join("a");
+        let builder = || {
+            let builder = site.builder().authority_deadline(SHORT).durability(durability);
+            builder.on_outage(OnOutage::AssumeNew)
+        };
+        let a = builder().open(&path).unwrap();
+        assert!(is_new(&a, "before"));
+        site.server.outage(Some(Fault::LoseRequest));
+        assert!(is_new(&a, "1"));
+        assert!(!is_new(&a, "1"), "it is marked here");
+        assert!(!is_new(&a, "before"));
+        let verdicts = a.observe_batch(&["1", "2", "3", "2"]).unwrap();
+        use Verdict::{Duplicate, New};
+        assert_eq!(verdicts, [Duplicate, New, New, Duplicate]);
+        // One scope of the same store takes no chances.
+        let strict = a.on_outage(OnOutage::Fail);
+        assert!(strict.observe("4").is_err());
+        assert_eq!(a.stats().authority.unwrap().assumed_new, 3);
+        a.close().unwrap();
+        drop(a);
+        // It starts without the server too, and knows what it assumed.
+        let a = builder().open(&path).unwrap();
+        assert!(!is_new(&a, "1") && !is_new(&a, "2"));
+        assert!(matches!(site.quick_builder_error(), Error::Authority { .. }));
+        site.server.outage(None);
+        eventually("it recovers", || a.on_outage(OnOutage::Fail).observe("5").is_ok());
+        assert!(!is_new(&site.store(), "5"));
+    }
+}
+
+impl Site {
+    fn quick_builder_error(&self) -> Error {
+        self.builder().authority_deadline(SHORT).in_memory().unwrap_err()
+    }
+}
+
+/// A store that opened without its authority agrees with it later.
+#[test]
+fn another_secret_is_noticed_when_the_server_is_back() {
+    let site = Site::new();
+    let _right = site.store();
+    site.server.outage(Some(Fault::Refuse));
+    let builder = site.builder().secret([9; 32]).authority_deadline(SHORT);
+    let wrong = builder.on_outage(OnOutage::AssumeNew).in_memory().unwrap();
+    site.server.outage(None);
+    let strict = wrong.on_outage(OnOutage::Fail);
+    eventually("it is refused", || {
+        matches!(strict.observe("1"), Err(Error::Authority { transient: false, .. }))
+    });
+}
