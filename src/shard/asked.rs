@@ -20,6 +20,8 @@ pub(crate) struct Unsure {
     pub(crate) token: Token,
     /// When it was first asked, in time of the store.
     pub(crate) sent_ns: i64,
+    /// When it was last asked.
+    pub(crate) last_ns: i64,
 }
 
 #[derive(Default)]
@@ -39,6 +41,7 @@ fn payload(unsure: Option<Unsure>) -> Vec<u8> {
         payload.push(u8::from(unsure.observed));
         payload.extend_from_slice(unsure.token.as_bytes());
         payload.extend_from_slice(&unsure.sent_ns.to_le_bytes());
+        payload.extend_from_slice(&unsure.last_ns.to_le_bytes());
     }
     payload
 }
@@ -47,9 +50,11 @@ fn unsure_of(payload: &[u8]) -> Option<Unsure> {
     let (kind, rest) = payload.split_first()?;
     let (observed, rest) = rest.split_first()?;
     let (token, rest) = rest.split_first_chunk::<16>()?;
-    let sent_ns = i64::from_le_bytes(*rest.first_chunk()?);
+    let (sent_ns, rest) = rest.split_first_chunk()?;
+    let (sent_ns, last_ns) =
+        (i64::from_le_bytes(*sent_ns), i64::from_le_bytes(*rest.first_chunk()?));
     let (observed, token) = (*observed == 1, Token::from_bytes(*token));
-    (*kind == UNSURE).then_some(Unsure { observed, token, sent_ns })
+    (*kind == UNSURE).then_some(Unsure { observed, token, sent_ns, last_ns })
 }
 
 impl Shard {
@@ -135,12 +140,12 @@ impl Shard {
         if doubted { None } else { self.held_for(digest, now_ns) }
     }
 
-    /// Drops what the authority has let go of too: asked before the oldest slice, and one more.
+    /// Drops what the authority has let go of too: last asked before the oldest slice, and one more.
     pub(super) fn drop_old_questions(&mut self) {
         let oldest = &self.catalog.slices[0];
         let since_ns = oldest.start_ns.saturating_sub(oldest.end_ns - oldest.start_ns);
         self.asked.retain(|_, asked| {
-            asked.busy || asked.unsure.is_some_and(|unsure| unsure.sent_ns >= since_ns)
+            asked.busy || asked.unsure.is_some_and(|unsure| unsure.last_ns >= since_ns)
         });
     }
 

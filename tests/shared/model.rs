@@ -82,8 +82,8 @@ struct Model {
     now: Duration,
     marks: BTreeMap<u8, Duration>,
     claims: BTreeMap<u8, Held>,
-    /// A call of this store got no reply, at that time: what it left there nobody was told of.
-    ghosts: BTreeMap<u8, (usize, Duration)>,
+    /// Calls of these stores got no reply: what one of them left there nobody was told of.
+    ghosts: BTreeMap<u8, BTreeSet<usize>>,
     /// Stores that had no reply about a key at some time.
     unsure: BTreeSet<(usize, u8)>,
     numbers: u64,
@@ -105,7 +105,7 @@ impl Model {
 
     /// The ghost of another store may answer for it.
     fn may_be_ghost(&self, store: usize, key: u8) -> bool {
-        self.ghosts.get(&key).is_some_and(|(other, _)| *other != store)
+        self.ghosts.get(&key).is_some_and(|stores| stores.iter().any(|other| *other != store))
     }
 
     fn observed(&mut self, store: usize, key: u8, answer: &Result<Verdict, Error>) {
@@ -213,11 +213,7 @@ impl World {
             }
             Op::Claim(store, key) => {
                 let claim = self.stores[store].claim([key]).unwrap();
-                self.model.claimed(store, key, &claim);
-                if let Claim::Granted(guard) = claim {
-                    let number = self.model.numbers;
-                    self.guards.push(Guard { key, store, number, guard });
-                }
+                self.claimed(store, key, claim);
             }
             Op::Advance(seconds) => {
                 let by = Duration::from_secs(u64::from(seconds));
@@ -227,6 +223,18 @@ impl World {
             Op::Lose(store, key, claim) => self.lose(store, key, claim),
             Op::Reopen(store) => self.reopen(store),
             Op::Commit(_) | Op::CommitBatch(_) | Op::Abandon(_) | Op::Renew(_) => self.guard(op),
+        }
+    }
+
+    fn claimed(&mut self, store: usize, key: u8, claim: Claim) {
+        if self.model.ghosts.contains_key(&key) {
+            // A mark that nobody was told of was forgotten, perhaps.
+            std::thread::sleep(LAG * 2);
+        }
+        self.model.claimed(store, key, &claim);
+        if let Claim::Granted(guard) = claim {
+            let number = self.model.numbers;
+            self.guards.push(Guard { key, store, number, guard });
         }
     }
 
@@ -317,15 +325,13 @@ impl World {
         // So that nothing else gets what is meant for the key.
         let _ = self.stores[store].contains("nobody");
         self.site.server.fail_next(2, Fault::LoseReply);
+        // The log of what was forgotten is read meanwhile: then it is that which gets no reply.
         let failed = match claim {
-            true => self.stores[store].claim([key]).map(|claim| {
-                self.model.claimed(store, key, &claim);
-                assert!(!matches!(claim, Claim::Granted(_)), "the reply was lost");
-            }),
+            true => self.stores[store].claim([key]).map(|claim| self.claimed(store, key, claim)),
             false => {
                 let answer = self.stores[store].observe([key]);
                 match answer {
-                    Err(error @ Error::Undecided { .. }) => Err(error),
+                    Err(error @ (Error::Undecided { .. } | Error::Authority { .. })) => Err(error),
                     answer => {
                         self.model.observed(store, key, &answer);
                         Ok(())
@@ -334,10 +340,15 @@ impl World {
             }
         };
         self.site.server.heal();
+        std::thread::sleep(LAG * 2);
         if let Err(error) = failed {
+            if let Error::Authority { .. } = error {
+                // What was forgotten could not be read, and nothing was asked for.
+                return;
+            }
             assert!(matches!(error, Error::Undecided { .. }), "{error:?}");
             self.model.unsure.insert((store, key));
-            self.model.ghosts.insert(key, (store, self.model.now));
+            self.model.ghosts.entry(key).or_default().insert(store);
         }
     }
 

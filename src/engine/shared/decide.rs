@@ -390,7 +390,7 @@ impl Deciding<'_> {
 
     /// The authority did not say.
     fn failed(&self, round: &mut Round, turn: &mut Turn, failure: &Failure) -> Result<Said> {
-        let unsure = turn.unsure(self.observes(), failure);
+        let unsure = turn.unsure(self.observes(), round.asked_ns, failure);
         if self.policy == OnOutage::Fail {
             self.end(round, turn, unsure, |_| {});
             return Err(self.shared.error(failure, unsure.is_some()));

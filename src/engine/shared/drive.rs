@@ -42,14 +42,15 @@ impl Turn {
 
     /// What of an observation or claim is not known after `failure`: what was not known before, or what
     /// was just asked.
-    pub(super) fn unsure(&self, observed: bool, failure: &Failure) -> Option<Unsure> {
-        let asked = Unsure { observed, token: self.token, sent_ns: self.sent_ns };
+    pub(super) fn unsure(&self, observed: bool, last_ns: i64, failure: &Failure) -> Option<Unsure> {
+        let asked = Unsure { observed, token: self.token, sent_ns: self.sent_ns, last_ns };
+        let earlier = self.earlier.map(|earlier| Unsure { last_ns, ..earlier });
         match self.op {
             RowOp::Refresh { .. } => self.won.then_some(asked),
             RowOp::Observe { .. } | RowOp::Claim { .. } if self.earlier.is_none() => {
                 failure.undecided.then_some(asked)
             }
-            _ => self.earlier,
+            _ => earlier,
         }
     }
 }
