@@ -138,7 +138,12 @@ impl Engine {
         let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
         let reservation = self.tools.journal.reserve(chunks)?;
         match self.begin() {
-            Ok(call) => Ok(Prepared { call: Call { reservation, ..call }, quota_keys: 0 }),
+            Ok(mut call) => {
+                if call.epoch > 0 {
+                    call.logged.reserve(len);
+                }
+                Ok(Prepared { call: Call { reservation, ..call }, quota_keys: 0 })
+            }
             Err(error) => {
                 self.tools.journal.release(reservation);
                 Err(error)

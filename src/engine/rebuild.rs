@@ -338,3 +338,40 @@ impl FilterFile {
         Some(Filter::new(part, self.blocks, self.columns))
     }
 }
+
+#[cfg(all(test, not(loom), not(miri)))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Builder;
+    use crate::engine::open_in_memory;
+    use crate::verdict::Verdict;
+
+    /// Keys that come while a filter is filled are in it when it takes over, and so are those of before.
+    #[test]
+    fn a_filter_that_takes_over_has_the_keys_that_came_meanwhile() {
+        let builder = Builder::default().window(Duration::from_secs(60)).shards(1);
+        let engine = open_in_memory(builder.settings.validate().unwrap()).unwrap();
+        let digest = |n: u64| engine.root_hasher().digest(&n.to_le_bytes());
+        let mark = |keys: std::ops::Range<u64>| {
+            keys.for_each(|n| assert_eq!(engine.observe(digest(n)).unwrap(), Verdict::New));
+        };
+        mark(0..1_000);
+        let (number, blocks) = (engine.ledger.next_file(), 1_000);
+        let columns = Columns::for_slices(engine.config.slices);
+        let (storage, store) = (engine.ledger.storage(), engine.header.store);
+        let file = FilterFile::create(storage, store, number, 1, blocks, columns).unwrap();
+        let source = engine.begin_building(0, file.filter(0).unwrap()).unwrap();
+        // Some chunks of the journal more than there were.
+        mark(1_000..2_500);
+        engine.fill(0, &source).unwrap();
+        mark(2_500..2_600);
+        engine.replace_filter(0, number).unwrap();
+        let is_in_use = |shard: &crate::shard::Shard| {
+            shard.filter.as_ref().is_some_and(|filter| filter.blocks() == blocks)
+        };
+        assert!(is_in_use(&engine.shards[0].lock()));
+        (0..2_600).for_each(|n| assert!(engine.contains(digest(n)).unwrap(), "key {n} is lost"));
+    }
+}

@@ -46,6 +46,16 @@ impl Entries {
         self.0.is_empty()
     }
 
+    /// Empties it, keeping its memory.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Bytes that it has memory for.
+    pub(crate) fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+
     pub(crate) fn digests(&mut self, slice: u64, digests: impl ExactSizeIterator<Item = Digest>) {
         self.0.reserve((DIGESTS_HEAD + 2 * digests.len()) * 8);
         self.word((digests.len() as u64) << 8 | DIGESTS);

@@ -71,6 +71,8 @@ struct State {
     /// Marks of the open epoch and the one before. Apart, so that a block has no mark of an epoch
     /// that may still fail: it would be on the disk, although its caller was told an error.
     marks: [Entries; 2],
+    /// Empty, with the memory of blocks that were written.
+    spare: Entries,
     /// Somebody writes a block, or waits to.
     leading: bool,
     /// Epochs that did not reach the disk: last to first, and why.
@@ -82,9 +84,23 @@ struct State {
 impl State {
     /// What goes into the block of an epoch that everybody has left.
     fn take(&mut self, epoch: u64) -> Entries {
+        let marks = &mut self.marks[epoch as usize & 1];
+        if self.entries.is_empty() {
+            // What most blocks are: all marks at once, without a copy.
+            return std::mem::replace(marks, std::mem::take(&mut self.spare));
+        }
         let mut entries = std::mem::take(&mut self.entries);
-        entries.append(&std::mem::take(&mut self.marks[epoch as usize & 1]));
+        entries.append(marks);
+        marks.clear();
         entries
+    }
+
+    /// Keeps the memory of a block that was written, unless there is more already.
+    fn recycle(&mut self, mut entries: Entries) {
+        entries.clear();
+        if entries.capacity() > self.spare.capacity() {
+            self.spare = entries;
+        }
     }
 }
 
@@ -248,6 +264,7 @@ impl Log {
         let through = match written {
             Ok(()) => {
                 state.broken = None;
+                state.recycle(entries);
                 closing
             }
             Err(error) => {
@@ -356,7 +373,8 @@ impl Log {
     /// Bytes of memory.
     pub(crate) fn memory_bytes(&self) -> u64 {
         let state = self.state.lock();
-        state.marks.iter().chain([&state.entries]).map(Entries::block_len).sum()
+        let all = state.marks.iter().chain([&state.entries, &state.spare]);
+        all.map(|entries| entries.capacity() as u64).sum()
     }
 }
 

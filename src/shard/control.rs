@@ -338,7 +338,7 @@ impl Shard {
             return Err(error);
         }
         self.tell_claims(tools);
-        self.note_pending(&tools.log, call, digest, || Mark::Committed(claim));
+        self.note_pending(&tools.log, call, digest, || Mark::Committed(Box::new(claim)));
         self.counters.claims_committed += 1;
         Ok(())
     }

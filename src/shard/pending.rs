@@ -24,8 +24,8 @@ pub(crate) enum Mark {
     Forgotten(u64, Option<Tombstone>),
     /// Claimed with this token.
     Claimed(u64),
-    /// This claim was ended by a commit.
-    Committed(ClaimState),
+    /// This claim was ended by a commit. Apart, so that marks without claims stay small.
+    Committed(Box<ClaimState>),
 }
 
 impl Shard {
@@ -122,7 +122,7 @@ impl Shard {
             }
             Mark::Committed(claim) => {
                 self.journal_undo(tools, &Shard::claim_record(digest, &claim));
-                self.put_claim(tools, digest, claim);
+                self.put_claim(tools, digest, *claim);
             }
         }
     }

@@ -164,7 +164,7 @@ impl Shard {
             return Err(error);
         }
         self.count_new(target, 1);
-        self.note_pending(&tools.log, call, digest, || Mark::Committed(claim));
+        self.note_pending(&tools.log, call, digest, || Mark::Committed(Box::new(claim)));
         Ok(())
     }
 
