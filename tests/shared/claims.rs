@@ -1,12 +1,14 @@
 //! Claims across stores: leases by the server's clock, fencing, take-over.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use onceonly::authority::memory::Fault;
-use onceonly::{Claim, ClaimOptions, Error, KeyState, OnOutage, Outcome, Verdict};
+use onceonly::{Claim, ClaimOptions, Dedup, Error, KeyState, OnOutage, Outcome, Verdict};
 
-use crate::common::fast_dir;
+use crate::common::{Rng, fast_dir, without_deadlock};
 use crate::fixture::{LEASE, SLICE, Site, WINDOW, eventually, granted, is_new};
 
 #[test]
@@ -220,4 +222,50 @@ fn claims_go_on_in_an_outage_where_that_is_chosen() {
     assert!(!is_new(&other, "after") && !is_new(&other, "strict"));
     assert_eq!(store.observe("before").unwrap(), Verdict::Duplicate);
     assert!(matches!(store.explain("renewed").unwrap().state, KeyState::InFlight { .. }));
+}
+
+/// Threads of several stores that claim, drop, abandon, fail and commit: each key is done once.
+#[test]
+fn each_key_is_committed_once_among_all_stores() {
+    const KEYS: u64 = 60;
+    let site = Site::new();
+    let stores: Vec<Dedup> = (0..3).map(|_| site.store()).collect();
+    let done: Arc<Vec<AtomicU32>> = Arc::new((0..KEYS).map(|_| AtomicU32::new(0)).collect());
+    without_deadlock(move || {
+        let threads: Vec<_> = (0..6)
+            .map(|number| {
+                let (store, done) = (stores[number as usize % 3].clone(), Arc::clone(&done));
+                thread::spawn(move || work(&store, &done, Rng::new(number)))
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert!(done.iter().all(|done| done.load(Ordering::Relaxed) == 1), "{done:?}");
+        let claims: u64 = stores.iter().map(|store| store.stats().claims_held).sum();
+        assert_eq!(claims, 0);
+    });
+}
+
+/// Until every key is done, by whomever.
+fn work(store: &Dedup, done: &[AtomicU32], mut rng: Rng) {
+    let mut left: Vec<usize> = (0..done.len()).collect();
+    while !left.is_empty() {
+        let at = rng.below(left.len() as u64) as usize;
+        match store.claim(left[at].to_string()).unwrap() {
+            Claim::Granted(guard) => match rng.below(4) {
+                0 => drop(guard),
+                1 => guard.abandon(),
+                2 => {
+                    guard.renew().unwrap();
+                    guard.commit().unwrap();
+                    done[left[at]].fetch_add(1, Ordering::Relaxed);
+                }
+                _ => {
+                    store.commit_batch([guard]).remove(0).unwrap();
+                    done[left[at]].fetch_add(1, Ordering::Relaxed);
+                }
+            },
+            Claim::Duplicate { .. } => drop(left.swap_remove(at)),
+            _ => {}
+        }
+    }
 }

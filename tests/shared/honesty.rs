@@ -103,3 +103,23 @@ fn forgetting_goes_on_after_a_restart() {
     std::thread::sleep(Duration::from_millis(400));
     assert!(is_new(&a, "1"));
 }
+
+/// A backup may have a row that was forgotten since.
+#[test]
+fn what_was_forgotten_does_not_come_back_with_a_backup() {
+    let site = Site::new();
+    let (a, b) = (site.store(), site.store());
+    for key in ["1", "2", "3"] {
+        assert!(is_new(&a, key));
+    }
+    let backup = site.server.snapshot();
+    assert!(a.forget("1").unwrap() && a.forget("2").unwrap());
+    assert!(is_new(&b, "2"));
+    assert!(!is_new(&a, "2"));
+    site.server.restart(Some(backup));
+    // Some answer shows that the server was restarted.
+    assert!(!b.contains("probe").unwrap());
+    eventually("a hears of it", || a.contains("probe").is_ok() && !b.contains("1").unwrap());
+    assert!(is_new(&b, "1"));
+    assert!(!is_new(&a, "2") && !is_new(&b, "2") && !is_new(&b, "3"));
+}

@@ -10,6 +10,7 @@ mod news;
 
 pub(crate) use claims::Held;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use crate::authority::{AuthorityError, Opened, Token};
 use crate::config::{Config, OnOutage, Shared as Settings};
-use crate::digest::KeyHasher;
+use crate::digest::{Digest, KeyHasher};
 use crate::error::{Error, Result};
 use crate::format::header::StoreHeader;
 use crate::format::manifest::Hole;
@@ -45,6 +46,9 @@ pub(super) struct Shared {
     complete_since_ns: AtomicI64,
     /// Until when the manifest has a hole because of what is assumed.
     hole_until_ns: Mutex<i64>,
+    /// What this store has forgotten, and when, in time of the store: a server that lost the news of it is
+    /// told again.
+    forgotten: Mutex<VecDeque<(i64, Digest)>>,
     answered_here: AtomicU64,
     assumed_new: AtomicU64,
     not_kept: AtomicU64,
@@ -86,6 +90,7 @@ impl Shared {
             deadline: settings.deadline,
             complete_since_ns: AtomicI64::new(NOT_KNOWN),
             hole_until_ns: Mutex::new(i64::MIN),
+            forgotten: Mutex::default(),
             answered_here: AtomicU64::new(0),
             assumed_new: AtomicU64::new(0),
             not_kept: AtomicU64::new(0),
@@ -235,6 +240,7 @@ impl Watcher for Engine {
         if let Some(shared) = self.shared() {
             // Until it says since when it knows everything, nothing is vouched for.
             shared.complete_since_ns.store(NOT_KNOWN, Release);
+            self.forget_again(shared);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Forgetting, here and elsewhere, and looking without marking.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 
 use super::drive::{Looked, Next, Turn};
 use super::{Shared, unfit};
@@ -9,8 +10,11 @@ use crate::config::OnOutage;
 use crate::digest::Digest;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::gather::Failure;
+use crate::gather::{Failure, Step};
 use crate::shard::Call;
+
+/// Forgotten keys that a store remembers to have forgotten; of more, the oldest are not told again.
+const MOST_FORGOTTEN: usize = 65_536;
 
 impl Engine {
     /// The authority first: who reads of it there must not find the row. Then here, while no other
@@ -53,7 +57,39 @@ impl Engine {
             shard.end_turn(&self.tools, &mut Call::default(), digest, None);
         }
         self.claims.changed();
+        self.remember_forgotten(shared, digest);
         Ok(forgotten? || live)
+    }
+
+    fn remember_forgotten(&self, shared: &Shared, digest: Digest) {
+        let now_ns = self.time.now();
+        let mut forgotten = shared.forgotten.lock();
+        forgotten.push_back((now_ns, digest));
+        let is_old = |(then_ns, _): &(i64, Digest)| {
+            now_ns.saturating_sub(*then_ns) > crate::time::nanos(shared.forget_keep)
+        };
+        while forgotten.len() > MOST_FORGOTTEN || forgotten.front().is_some_and(is_old) {
+            forgotten.pop_front();
+        }
+    }
+
+    /// Tells a server once more what this store has forgotten: it may have lost the news before others
+    /// heard of them, or have a row back. Not of keys that were seen again.
+    pub(super) fn forget_again(&self, shared: &Shared) {
+        let forgotten: BTreeSet<Digest> =
+            shared.forgotten.lock().iter().map(|(_, digest)| *digest).collect();
+        let op = RowOp::Forget { keep: shared.forget_keep };
+        let steps = forgotten.into_iter().filter(|digest| {
+            let live = self.enter(self.shard_of(*digest)).and_then(|shard| {
+                let mask = shard.suspects(*digest);
+                Ok(shard.find(*digest, mask)?.is_some() || shard.claims.contains_key(digest))
+            });
+            matches!(live, Ok(false))
+        });
+        let steps: Vec<Step> = steps.map(|digest| Step { digest: digest.into(), op }).collect();
+        if !steps.is_empty() {
+            shared.link.post(steps);
+        }
     }
 
     /// Digests that the authority's log has: what is known of them here does not count any more.
