@@ -344,7 +344,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::Builder;
+    use crate::config::{Builder, OnOutage};
     use crate::engine::open_in_memory;
     use crate::verdict::Verdict;
 
@@ -355,7 +355,9 @@ mod tests {
         let engine = open_in_memory(builder.settings.validate().unwrap()).unwrap();
         let digest = |n: u64| engine.root_hasher().digest(&n.to_le_bytes());
         let mark = |keys: std::ops::Range<u64>| {
-            keys.for_each(|n| assert_eq!(engine.observe(digest(n)).unwrap(), Verdict::New));
+            keys.for_each(|n| {
+                assert_eq!(engine.observe(digest(n), OnOutage::Fail).unwrap(), Verdict::New)
+            });
         };
         mark(0..1_000);
         let (number, blocks) = (engine.ledger.next_file(), 1_000);
@@ -372,6 +374,8 @@ mod tests {
             shard.filter.as_ref().is_some_and(|filter| filter.blocks() == blocks)
         };
         assert!(is_in_use(&engine.shards[0].lock()));
-        (0..2_600).for_each(|n| assert!(engine.contains(digest(n)).unwrap(), "key {n} is lost"));
+        (0..2_600).for_each(|n| {
+            assert!(engine.contains(digest(n), OnOutage::Fail).unwrap(), "key {n} is lost")
+        });
     }
 }
