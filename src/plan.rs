@@ -128,13 +128,13 @@ impl Builder {
 impl Plan {
     pub(crate) fn of(config: &Config) -> Self {
         let shards = 1_u64 << config.shard_bits;
-        let keys = config.max_keys.map_or(config.expected_keys, |max| {
-            // A filter is rebuilt with room to grow, and lives beside the old one meanwhile.
-            max.max(config.expected_keys)
-        });
+        let keys =
+            config.max_keys.map_or(config.expected_keys, |max| max.max(config.expected_keys));
         let sizes = Sizes::of(config, keys);
         let filter = u64::from(shard_blocks(config, keys)) * BLOCK as u64 * shards;
-        let grown = if keys > config.expected_keys { 3 * filter } else { filter };
+        // A burst in one slice has the filter rebuilt for up to 2.25 times the keys of the limit, beside
+        // one of before that was good for up to 1.1 times.
+        let grown = if config.max_keys.is_some() { (7 * filter).div_ceil(2) } else { filter };
         let segment = (u64::from(sizes.segment_chunks) + 1) * PAGE as u64;
         let index = sizes.segment_keys * 6 + (sizes.segment_chunks as u64) * 16;
         // Segments grow with the filter; smaller ones of before are more.
