@@ -127,7 +127,8 @@ impl Builder {
         self
     }
 
-    /// How long a call waits for the authority; 1 s by default. Needs an authority.
+    /// How long a call waits for the authority, and closing for what dropped guards give back; 1 s by
+    /// default. Needs an authority.
     pub fn authority_deadline(mut self, deadline: Duration) -> Self {
         self.settings.authority.deadline = Some(deadline);
         self

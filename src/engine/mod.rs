@@ -334,14 +334,22 @@ impl Engine {
     }
 
     pub(crate) fn contains(&self, digest: Digest, on_outage: OnOutage) -> Result<bool> {
-        if let Some(shared) = self.shared() {
-            let found = self.contains_shared(shared, &[digest], on_outage)?;
-            return found.into_iter().next().ok_or(Error::Closed);
+        if self.origin.mark() == SHARED_TIME {
+            return self.contains_otherwise(digest, on_outage);
         }
         self.is_live(digest)
     }
 
+    #[cold]
+    #[inline(never)]
+    fn contains_otherwise(&self, digest: Digest, on_outage: OnOutage) -> Result<bool> {
+        let Some(shared) = self.shared() else { return self.is_live(digest) };
+        let found = self.contains_shared(shared, &[digest], on_outage)?;
+        found.into_iter().next().ok_or(Error::Closed)
+    }
+
     /// [`Engine::contains`] as far as this store knows.
+    #[inline(always)]
     fn is_live(&self, digest: Digest) -> Result<bool> {
         self.tick()?;
         self.read_shard(digest, |shard, call| {

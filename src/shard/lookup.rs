@@ -37,10 +37,12 @@ impl Shard {
     }
 
     /// The newest live slice that holds the digest, `None` also when it was forgotten.
+    #[inline(always)]
     pub(crate) fn find(&self, digest: Digest, mask: u64) -> Result<Option<u64>> {
-        if mask == 0 {
-            return Ok(None);
-        }
+        if mask == 0 { Ok(None) } else { self.find_suspected(digest, mask) }
+    }
+
+    fn find_suspected(&self, digest: Digest, mask: u64) -> Result<Option<u64>> {
         if !self.tombstones.is_empty()
             && let Some(tombstone) = self.tombstones.get(&digest)
         {

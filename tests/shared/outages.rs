@@ -3,8 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use onceonly::authority::memory::Fault;
-use onceonly::sim::SimDisk;
+use onceonly::authority::memory::Fault as ServerFault;
+use onceonly::sim::{Fault, SimDisk};
 use onceonly::{BreakerState, Dedup, Durability, Error, OnOutage, Verdict};
 
 use crate::common::fast_dir;
@@ -12,7 +12,7 @@ use crate::fixture::{SHORT, SLICE, Site, WINDOW, eventually, is_new};
 
 #[test]
 fn a_lost_reply_is_asked_for_again() {
-    for fault in [Fault::Refuse, Fault::LoseRequest, Fault::LoseReply] {
+    for fault in [ServerFault::Refuse, ServerFault::LoseRequest, ServerFault::LoseReply] {
         let site = Site::new();
         let (a, b) = (site.quick_store(), site.store());
         site.server.fail_next(1, fault);
@@ -24,7 +24,7 @@ fn a_lost_reply_is_asked_for_again() {
 
 #[test]
 fn a_reply_that_stays_away_is_undecided_until_this_store_asks_again() {
-    for fault in [Fault::LoseReply, Fault::LoseRequest] {
+    for fault in [ServerFault::LoseReply, ServerFault::LoseRequest] {
         let site = Site::new();
         let (a, b) = (site.quick_store(), site.store());
         site.server.fail_next(2, fault);
@@ -32,7 +32,7 @@ fn a_reply_that_stays_away_is_undecided_until_this_store_asks_again() {
         assert!(matches!(error, Error::Undecided { .. }) && error.is_transient(), "{error:?}");
         assert!(std::error::Error::source(&error).is_some());
         assert!(matches!(a.contains("1"), Err(Error::Undecided { .. })));
-        if fault == Fault::LoseReply {
+        if fault == ServerFault::LoseReply {
             assert!(!is_new(&b, "1"), "it is marked, for a");
         }
         assert!(is_new(&a, "1"), "the answer that was lost");
@@ -47,7 +47,7 @@ fn a_reply_that_stays_away_is_undecided_until_this_store_asks_again() {
 fn of_many_who_ask_again_one_gets_the_answer() {
     let site = Site::new();
     let a = site.quick_store();
-    site.server.fail_next(2, Fault::LoseReply);
+    site.server.fail_next(2, ServerFault::LoseReply);
     assert!(a.observe("1").is_err());
     let threads: Vec<_> = (0..8)
         .map(|_| {
@@ -68,9 +68,9 @@ fn a_killed_store_still_gets_the_answer_that_was_lost() {
         let disk = SimDisk::new();
         let killed = builder().open_simulated(&disk).unwrap();
         assert!(is_new(&killed, "known"));
-        site.server.fail_next(2, Fault::LoseReply);
+        site.server.fail_next(2, ServerFault::LoseReply);
         assert!(matches!(killed.observe("1"), Err(Error::Undecided { .. })));
-        site.server.fail_next(2, Fault::LoseReply);
+        site.server.fail_next(2, ServerFault::LoseReply);
         assert!(matches!(killed.observe("2"), Err(Error::Undecided { .. })));
         assert!(is_new(&killed, "2"));
         let left = disk.snapshot().after_kill();
@@ -87,7 +87,7 @@ fn a_killed_store_still_gets_the_answer_that_was_lost() {
 fn an_answer_that_comes_late_counts_from_then() {
     let site = Site::new();
     let (a, b) = (site.quick_store(), site.store());
-    site.server.fail_next(2, Fault::LoseReply);
+    site.server.fail_next(2, ServerFault::LoseReply);
     assert!(a.observe("1").is_err());
     site.clock.advance(Duration::from_secs(500));
     assert!(is_new(&a, "1"));
@@ -96,7 +96,7 @@ fn an_answer_that_comes_late_counts_from_then() {
     site.clock.advance(SLICE);
     assert!(is_new(&b, "1"));
     // One that nobody asks for again is over there and here.
-    site.server.fail_next(2, Fault::LoseReply);
+    site.server.fail_next(2, ServerFault::LoseReply);
     assert!(a.observe("2").is_err());
     site.clock.advance(WINDOW + SLICE);
     assert!(is_new(&b, "2"));
@@ -108,7 +108,7 @@ fn in_an_outage_nothing_is_assumed_and_nothing_marked() {
     let site = Site::new();
     let (a, b) = (site.quick_store(), site.quick_store());
     assert!(is_new(&a, "known"));
-    site.server.outage(Some(Fault::Refuse));
+    site.server.outage(Some(ServerFault::Refuse));
     for _ in 0..3 {
         assert!(matches!(a.observe("1"), Err(Error::Authority { transient: true, .. })));
     }
@@ -145,7 +145,7 @@ fn the_breaker_leaves_a_dead_server_alone_and_tries_it_again() {
     let store = site.quick_store();
     let state = |store: &Dedup| store.stats().authority.unwrap().breaker;
     assert_eq!(state(&store), BreakerState::Closed);
-    site.server.outage(Some(Fault::Refuse));
+    site.server.outage(Some(ServerFault::Refuse));
     for number in 0..200 {
         assert!(store.observe(number.to_string()).is_err());
     }
@@ -172,7 +172,7 @@ fn in_an_outage_keys_are_assumed_new_where_that_is_chosen() {
         };
         let a = builder().open(&path).unwrap();
         assert!(is_new(&a, "before"));
-        site.server.outage(Some(Fault::LoseRequest));
+        site.server.outage(Some(ServerFault::LoseRequest));
         assert!(is_new(&a, "1"));
         assert!(!is_new(&a, "1"), "it is marked here");
         assert!(!is_new(&a, "before"));
@@ -206,7 +206,7 @@ impl Site {
 fn another_secret_is_noticed_when_the_server_is_back() {
     let site = Site::new();
     let _right = site.store();
-    site.server.outage(Some(Fault::Refuse));
+    site.server.outage(Some(ServerFault::Refuse));
     let builder = site.builder().secret([9; 32]).authority_deadline(SHORT);
     let wrong = builder.on_outage(OnOutage::AssumeNew).in_memory().unwrap();
     site.server.outage(None);
@@ -214,4 +214,30 @@ fn another_secret_is_noticed_when_the_server_is_back() {
     eventually("it is refused", || {
         matches!(strict.observe("1"), Err(Error::Authority { transient: false, .. }))
     });
+}
+
+/// What the disk does not take the authority keeps; what only the disk would keep is an error.
+#[test]
+fn a_disk_that_fails_costs_calls_and_no_answers() {
+    let site = Site::new();
+    let disk = SimDisk::new();
+    let builder = site.builder().authority_deadline(SHORT).durability(Durability::Sync);
+    let store = builder.open_simulated(&disk).unwrap();
+    let other = site.quick_store();
+    assert!(is_new(&store, "before"));
+    let kind = std::io::ErrorKind::StorageFull;
+    disk.set_fault(Some(Fault { at: disk.calls() + 1, kind, for_ever: true }));
+    assert!(is_new(&store, "1"));
+    assert!(!is_new(&store, "1") && !is_new(&other, "1"));
+    let verdicts = store.observe_batch(&["1", "2", "3"]).unwrap();
+    assert_eq!(verdicts, [Verdict::Duplicate, Verdict::New, Verdict::New]);
+    site.server.outage(Some(ServerFault::Refuse));
+    let bold = store.on_outage(OnOutage::AssumeNew);
+    for _ in 0..2 {
+        assert!(bold.observe("4").is_err(), "nobody would know of it");
+    }
+    disk.set_fault(None);
+    site.server.heal();
+    eventually("it recovers", || store.observe("4").is_ok_and(|v| v == Verdict::New));
+    assert!(!is_new(&other, "4"));
 }
