@@ -96,7 +96,8 @@ impl Books {
             "PRAGMA journal_mode = WAL;
              PRAGMA synchronous = NORMAL;
              CREATE TABLE IF NOT EXISTS applied (id TEXT PRIMARY KEY, token INTEGER NOT NULL);
-             CREATE TABLE IF NOT EXISTS booking (id TEXT NOT NULL, amount INTEGER NOT NULL);",
+             CREATE TABLE IF NOT EXISTS booking (id TEXT NOT NULL, amount INTEGER NOT NULL);
+             CREATE TABLE IF NOT EXISTS fence (id TEXT PRIMARY KEY, token INTEGER NOT NULL);",
         )?;
         Ok(Books { connection })
     }
@@ -107,7 +108,9 @@ impl Books {
         let transaction = self.connection.transaction()?;
         {
             let mut apply = transaction.prepare_cached(
-                "INSERT INTO applied (id, token) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+                "INSERT INTO applied (id, token) SELECT ?1, ?2
+                 WHERE NOT EXISTS (SELECT 1 FROM fence WHERE id = ?1 AND token > ?2)
+                 ON CONFLICT DO NOTHING",
             )?;
             let mut book =
                 transaction.prepare_cached("INSERT INTO booking (id, amount) VALUES (?1, ?2)")?;
@@ -118,6 +121,22 @@ impl Books {
             }
         }
         Ok(transaction.commit()?)
+    }
+
+    /// From here on nobody with a lower token books the message.
+    pub fn fence(&mut self, message: &Message, token: u64) -> Result<()> {
+        self.connection.execute(
+            "INSERT INTO fence (id, token) VALUES (?1, ?2)
+             ON CONFLICT (id) DO UPDATE SET token = max(token, excluded.token)",
+            params![message.id, i64::try_from(token)?],
+        )?;
+        Ok(())
+    }
+
+    /// Whether the message is booked.
+    pub fn has(&self, message: &Message) -> Result<bool> {
+        let mut look = self.connection.prepare_cached("SELECT 1 FROM applied WHERE id = ?1")?;
+        Ok(look.exists(params![message.id])?)
     }
 
     pub fn tally(dir: &Path) -> Result<Tally> {
