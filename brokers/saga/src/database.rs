@@ -200,10 +200,12 @@ fn from_sqlite(row: &rusqlite::Row<'_>, column: usize) -> Result<Value> {
 }
 
 fn for_postgres(values: &[Value]) -> Vec<&(dyn ToSql + Sync)> {
-    let one = |value| match value {
-        &Value::Number(ref number) => number as &(dyn ToSql + Sync),
-        Value::Text(text) => text,
-    };
+    fn one(value: &Value) -> &(dyn ToSql + Sync) {
+        match value {
+            Value::Number(number) => number,
+            Value::Text(text) => text,
+        }
+    }
     values.iter().map(one).collect()
 }
 
