@@ -243,8 +243,12 @@ impl Worker {
             }
             if !answer.digests.is_empty() {
                 space.counters.count_forgotten(answer.digests.len());
-                if let Some(watcher) = space.watcher.upgrade() {
-                    watcher.forgotten(&answer.digests);
+                let watcher = space.watcher.upgrade();
+                if watcher.is_some_and(|watcher| !watcher.forgotten(&answer.digests)) {
+                    space.set_stale();
+                    return Err(Failure::not_sent(
+                        "what it says was forgotten cannot be kept here",
+                    ));
                 }
             }
             after = answer.through;

@@ -228,12 +228,13 @@ impl Engine {
 }
 
 impl Watcher for Engine {
-    fn forgotten(&self, digests: &[crate::authority::Digest]) {
-        if !self.is_closed()
-            && let Err(error) = self.forget_elsewhere(digests)
-        {
-            self.note_background_error(&error);
+    fn forgotten(&self, digests: &[crate::authority::Digest]) -> bool {
+        // A store that is closed answers nothing, and reads all of it when it is opened again.
+        if self.is_closed() {
+            return true;
         }
+        let forgotten = self.forget_elsewhere(digests);
+        forgotten.inspect_err(|error| self.note_background_error(error)).is_ok()
     }
 
     fn lost(&self) {
