@@ -13,6 +13,7 @@ use crate::engine::Engine;
 use crate::engine::claims::{Attempt, Grant};
 use crate::error::{Error, Result};
 use crate::gather::{Failure, Step};
+use crate::shard::control::Remote;
 use crate::shard::{Call, Shard};
 
 /// A claim as its guard names it, and what is done for it while the authority cannot be asked.
@@ -231,14 +232,8 @@ impl Engine {
         if claim.remote.commit_ns == 0 {
             claim.remote.commit_ns = now_ns;
         }
-        let known_there = claim.remote.fence > 0;
-        let (named, keep, value) = (shared.token(token), shared.keep, &[]);
-        let op = match known_there {
-            true => RowOp::Commit { token: named, keep, value },
-            // It was granted without the authority, which is told now.
-            false => RowOp::Observe { token: named, keep, value },
-        };
-        self.turn(shard, at, digest, op)
+        let (token, keep, value) = (shared.token(token), shared.keep, &[]);
+        self.turn(shard, at, digest, RowOp::Commit { token, keep, value })
     }
 
     /// `None`: the turn has another step to ask for.
@@ -251,9 +246,20 @@ impl Engine {
         answer: Result<RowAnswer, Failure>,
     ) -> Option<Next<()>> {
         let lost = Error::LeaseLost { token: held.token };
+        let remote = self.remote(held);
         let marked = match answer {
+            Ok(RowAnswer::Lost)
+                if matches!(turn.op, RowOp::Commit { .. })
+                    && remote.is_some_and(|remote| remote.fence == 0) =>
+            {
+                // It was granted without the authority, which has not heard of it, or not for sure. It
+                // is told now.
+                let (token, keep, value) = (shared.token(held.token), shared.keep, &[]);
+                turn.op = RowOp::Observe { token, keep, value };
+                return None;
+            }
             Ok(RowAnswer::Committed | RowAnswer::Marked) => {
-                let begun_ns = self.commit_begun(held, turn);
+                let begun_ns = remote.map_or(turn.sent_ns, |remote| remote.commit_ns);
                 if self.time.now().saturating_sub(begun_ns) > shared.slack_ns {
                     // It was marked long ago, if the reply was lost: it lives on from now.
                     turn.op = RowOp::Refresh { keep: shared.keep };
@@ -265,9 +271,11 @@ impl Engine {
             // Forgotten since it was committed.
             Ok(RowAnswer::Absent) => Ok(false),
             Ok(RowAnswer::Lost | RowAnswer::InFlight { .. }) => Err(lost),
-            Ok(_) => Err(shared.error(&unfit(), false)),
+            Ok(_) => Err(shared.error(&unfit(), true)),
             Err(failure) if held.on_outage == OnOutage::Fail => {
-                Err(shared.error(&failure, failure.undecided))
+                // It is marked where only that it lives on was asked for.
+                let is_marked = matches!(turn.op, RowOp::Refresh { .. });
+                Err(shared.error(&failure, failure.undecided || is_marked))
             }
             Err(_) => {
                 round.relies.push(turn.at);
@@ -280,10 +288,11 @@ impl Engine {
         Some(Next::Done(self.end_commit(shared, held.token, round, turn, (marked, must_keep))))
     }
 
-    fn commit_begun(&self, held: Held, turn: &Turn) -> i64 {
-        let shard = self.enter(self.shard_of(held.digest));
-        let begun = shard.ok().and_then(|shard| Some(shard.claims.get(&held.digest)?.remote));
-        begun.map_or(turn.sent_ns, |remote| remote.commit_ns)
+    /// What the authority has to do with a claim, while it is ours.
+    fn remote(&self, held: Held) -> Option<Remote> {
+        let shard = self.enter(self.shard_of(held.digest)).ok()?;
+        let claim = shard.claims.get(&held.digest)?;
+        (claim.token == held.token).then_some(claim.remote)
     }
 
     /// Ends the claim here, as the authority did. What cannot be kept here it keeps.
@@ -303,7 +312,11 @@ impl Engine {
             Err(_) => return marked.map(|_| ()),
         };
         let forgotten = shard.was_forgotten(digest);
-        shard.end_turn(&self.tools, &mut round.call, digest, earlier);
+        // What was not known before is known when the key is done there: the mark stands, whoever made
+        // it.
+        let settled = marked.is_ok() && !must_keep;
+        let unsure = if settled { None } else { earlier };
+        shard.end_turn(&self.tools, &mut round.call, digest, unsure);
         let marked = marked.inspect_err(|error| {
             if let Error::LeaseLost { .. } = error {
                 shard.drop_claim(&self.tools, digest);

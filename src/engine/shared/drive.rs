@@ -46,7 +46,10 @@ impl Turn {
         let asked = Unsure { observed, token: self.token, sent_ns: self.sent_ns, last_ns };
         let earlier = self.earlier.map(|earlier| Unsure { last_ns, ..earlier });
         match self.op {
-            RowOp::Refresh { .. } => self.won.then_some(asked),
+            RowOp::Refresh { .. } if self.won => Some(asked),
+            // Nobody was asked yet whether what is unknown was applied.
+            RowOp::Refresh { .. } if self.known_here => earlier,
+            RowOp::Refresh { .. } => None,
             RowOp::Observe { .. } | RowOp::Claim { .. } if self.earlier.is_none() => {
                 failure.undecided.then_some(asked)
             }

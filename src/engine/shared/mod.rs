@@ -253,11 +253,11 @@ impl Watcher for Engine {
     }
 }
 
-/// An answer that no client may give to what it was asked.
+/// An answer that no client may give to what it was asked, and that says nothing of what was applied.
 fn unfit() -> Failure {
     Failure {
-        undecided: false,
-        error: Arc::new(AuthorityError::refused("its client gave an answer that does not fit")),
+        undecided: true,
+        error: Arc::new(AuthorityError::undecided("its client gave an answer that does not fit")),
     }
 }
 
