@@ -164,7 +164,10 @@ impl Worker {
         match &told {
             Ok(_) => self.state.breaker.succeeded(),
             Err(error) => {
-                self.state.breaker.failed();
+                // A server that refuses is there: one space without rights keeps no other from it.
+                if error.is_transient() {
+                    self.state.breaker.failed();
+                }
                 let cause = std::error::Error::source(error);
                 let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
                 *self.state.last_error.lock() = Some(format!("{error}{cause}"));
