@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use super::decide::{Said, Wanted, first_occurrences};
 use super::drive::{Looked, Next, Round, Turn};
@@ -13,8 +14,12 @@ use crate::engine::Engine;
 use crate::engine::claims::{Attempt, Grant};
 use crate::error::{Error, Result};
 use crate::gather::{Failure, Step};
+use crate::shard::asked::Unsure;
 use crate::shard::control::Remote;
 use crate::shard::{Call, Shard};
+
+/// The lease of a claim that is about to be given back.
+const TAKEN_BACK: Duration = Duration::from_millis(1);
 
 /// A claim as its guard names it, and what is done for it while the authority cannot be asked.
 #[derive(Clone, Copy)]
@@ -118,10 +123,10 @@ impl Engine {
     pub(in crate::engine) fn abandon_shared(&self, shared: &Shared, digest: Digest, token: u64) {
         let shard = self.shards[self.shard_of(digest)].lock();
         let claim = shard.claims.get(&digest).filter(|claim| claim.token == token);
-        let may_be_done = claim.is_some_and(|claim| claim.remote.commit_ns != 0);
+        let remote = claim.map(|claim| claim.remote).filter(|remote| remote.commit_ns != 0);
         drop(shard);
-        if may_be_done {
-            self.take_back_commit(shared, digest, token);
+        if let Some(remote) = remote {
+            self.take_back_commit(shared, digest, token, remote);
         }
         self.give_back(shared, digest, token);
     }
@@ -333,12 +338,52 @@ impl Engine {
     }
 
     /// Gives a claim back whose commit may have been applied: others may know the key as done, and have
-    /// to hear that it is not.
-    fn take_back_commit(&self, shared: &Shared, digest: Digest, token: u64) {
-        let ask = |op| shared.link.rows(vec![Step { digest: digest.into(), op }]).pop();
-        let (token, keep, value) = (shared.token(token), shared.keep, &[]);
-        if let Some(Ok(RowAnswer::Committed)) = ask(RowOp::Commit { token, keep, value }) {
-            let _ = ask(RowOp::Forget { keep: shared.forget_keep });
-        }
+    /// to hear that it is not. While that is not certain the next call for the key goes on with it.
+    fn take_back_commit(&self, shared: &Shared, digest: Digest, number: u64, remote: Remote) {
+        let (token, keep, value) = (shared.token(number), shared.keep, &[]);
+        let _ = self.drive(
+            shared,
+            &[digest],
+            (&Cell::new(true), OnOutage::Fail),
+            |shard, _, at, digest| {
+                // A claim that is renewed was never committed.
+                self.turn(shard, at, digest, RowOp::Renew { token, lease: TAKEN_BACK, keep })
+            },
+            |round, turn, answer| {
+                let knew = remote.fence > 0;
+                turn.op = match (turn.op, answer) {
+                    (RowOp::Renew { .. }, Ok(RowAnswer::Renewed)) => RowOp::Abandon { token },
+                    (RowOp::Renew { .. }, Ok(RowAnswer::Lost)) => {
+                        RowOp::Commit { token, keep, value }
+                    }
+                    // Such a claim is committed by an observation.
+                    (RowOp::Commit { .. }, Ok(RowAnswer::Lost)) if !knew => {
+                        RowOp::Observe { token, keep, value }
+                    }
+                    (RowOp::Commit { .. }, Ok(RowAnswer::Committed))
+                    | (RowOp::Observe { .. }, Ok(RowAnswer::Marked)) => {
+                        RowOp::Forget { keep: shared.forget_keep }
+                    }
+                    (_, answer) => {
+                        let (sent_ns, last_ns) = (remote.commit_ns, round.asked_ns);
+                        let doubt = Unsure { observed: true, token, sent_ns, last_ns };
+                        let settled = matches!(
+                            (turn.op, &answer),
+                            (RowOp::Commit { .. }, Ok(RowAnswer::Lost))
+                                | (RowOp::Observe { .. }, Ok(RowAnswer::Duplicate { .. }))
+                                | (RowOp::Observe { .. }, Ok(RowAnswer::InFlight { .. }))
+                                | (RowOp::Abandon { .. }, Ok(RowAnswer::Abandoned))
+                                | (RowOp::Forget { .. }, Ok(RowAnswer::Forgotten { .. }))
+                        );
+                        let unsure = if settled { turn.earlier } else { Some(doubt) };
+                        if let Ok(mut shard) = self.enter(self.shard_of(digest)) {
+                            shard.end_turn(&self.tools, &mut round.call, digest, unsure);
+                        }
+                        return Next::Done(Ok(()));
+                    }
+                };
+                Next::Again
+            },
+        );
     }
 }
