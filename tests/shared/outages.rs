@@ -4,11 +4,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use onceonly::authority::memory::Fault as ServerFault;
-use onceonly::sim::{Fault, SimDisk};
+use onceonly::sim::{Fault, Mix, SimDisk};
 use onceonly::{BreakerState, Dedup, Durability, Error, OnOutage, Verdict};
 
 use crate::common::fast_dir;
 use crate::fixture::{SHORT, SLICE, Site, WINDOW, eventually, is_new};
+
+/// Of what was not synced.
+const NOTHING: Mix = Mix { seed: 1, unit: 4096, survive: 0 };
 
 #[test]
 fn a_lost_reply_is_asked_for_again() {
@@ -80,6 +83,34 @@ fn a_killed_store_still_gets_the_answer_that_was_lost() {
         assert!(is_new(&again, "1"));
         assert!(!is_new(&again, "1") && !is_new(&again, "2") && !is_new(&again, "known"));
     }
+}
+
+/// That a question has its answer survives what the answer has to survive, or is not told.
+#[test]
+fn an_answer_that_was_lost_is_told_once() {
+    let site = Site::new();
+    let builder = || site.builder().authority_deadline(SHORT).durability(Durability::Sync);
+    let disk = SimDisk::new();
+    let store = builder().open_simulated(&disk).unwrap();
+    for key in ["1", "2"] {
+        site.server.fail_next(2, ServerFault::LoseReply);
+        assert!(matches!(store.observe(key), Err(Error::Undecided { .. })));
+    }
+    assert!(is_new(&store, "1"));
+    let left = disk.snapshot().after_power_loss(NOTHING);
+    let again = builder().open_simulated(&left).unwrap();
+    assert!(!is_new(&again, "1"), "it was told");
+    drop(again);
+    // Nor is it told while the disk does not take it.
+    let kind = std::io::ErrorKind::StorageFull;
+    disk.set_fault(Some(Fault { at: disk.calls() + 1, kind, for_ever: true }));
+    assert!(store.observe("2").is_err());
+    let killed = disk.snapshot().after_kill();
+    disk.set_fault(None);
+    drop(store);
+    let again = builder().open_simulated(&killed).unwrap();
+    assert!(is_new(&again, "2"));
+    assert!(!is_new(&again, "2"));
 }
 
 /// What is acknowledged late lives for a window from then.

@@ -310,6 +310,10 @@ impl Engine {
         (marked, must_keep): (Result<bool>, bool),
     ) -> Result<()> {
         let Turn { digest, earlier, .. } = *turn;
+        // What was not known before is known when the key is done there: the mark stands, whoever made
+        // it.
+        let settles = marked.is_ok() && !must_keep;
+        let settled = if settles { self.settle_question(round, turn) } else { Ok(()) };
         let mut shard = match self.enter(self.shard_of(digest)) {
             Ok(shard) => shard,
             Err(error) if must_keep => return Err(error),
@@ -317,11 +321,9 @@ impl Engine {
             Err(_) => return marked.map(|_| ()),
         };
         let forgotten = shard.was_forgotten(digest);
-        // What was not known before is known when the key is done there: the mark stands, whoever made
-        // it.
-        let settled = marked.is_ok() && !must_keep;
-        let unsure = if settled { None } else { earlier };
+        let unsure = if settles && settled.is_ok() { None } else { earlier };
         shard.end_turn(&self.tools, &mut round.call, digest, unsure);
+        settled?;
         let marked = marked.inspect_err(|error| {
             if let Error::LeaseLost { .. } = error {
                 shard.drop_claim(&self.tools, digest);

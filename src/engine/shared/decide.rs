@@ -241,7 +241,7 @@ impl Deciding<'_> {
                 // lost: from now.
                 let late = self.engine.time.now().saturating_sub(turn.sent_ns);
                 if late <= self.shared.slack_ns {
-                    return Next::Done(Ok(self.won(round, turn)));
+                    return Next::Done(self.won(round, turn));
                 }
                 (turn.won, turn.op) = (true, self.refresh());
                 Next::Again
@@ -263,7 +263,7 @@ impl Deciding<'_> {
                 Next::Done(Ok(Said::InFlight(lease_left)))
             }
             (RowOp::Refresh { .. }, Ok(RowAnswer::Refreshed)) if turn.won => {
-                Next::Done(Ok(self.won(round, turn)))
+                Next::Done(self.won(round, turn))
             }
             (RowOp::Refresh { .. }, Ok(RowAnswer::Refreshed)) => {
                 Next::Done(Ok(self.refreshed(round, turn, None)))
@@ -313,12 +313,16 @@ impl Deciding<'_> {
         self.shared.not_kept.fetch_add(u64::from(kept.is_err()), Relaxed);
     }
 
-    fn won(&self, round: &mut Round, turn: &Turn) -> Said {
+    fn won(&self, round: &mut Round, turn: &Turn) -> Result<Said> {
+        if let Err(error) = self.engine.settle_question(round, turn) {
+            self.end(round, turn, turn.earlier, |_| {});
+            return Err(error);
+        }
         self.keep(round, turn, None, |shard, call| {
             shard.new += 1;
             shard.record_won(&self.engine.tools, call, turn.digest)
         });
-        Said::New(None)
+        Ok(Said::New(None))
     }
 
     /// The authority holds the key for so long already: it is kept here in the slice of that time, so
@@ -376,7 +380,7 @@ impl Deciding<'_> {
         fence: u64,
         unsure: Option<Unsure>,
     ) -> Result<Said> {
-        let Wanted::Claim(lease_ns, notes) = self.wanted else { return Ok(self.won(round, turn)) };
+        let Wanted::Claim(lease_ns, notes) = self.wanted else { return self.won(round, turn) };
         let (digest, now_ns) = (turn.digest, round.asked_ns);
         let request =
             ClaimRequest { digest, now_ns, lease_ns, event_ns: None, note: notes(turn.at) };
