@@ -172,6 +172,20 @@ fn a_commit_without_a_reply_can_be_repeated() {
     assert!(is_new(&a, "1"));
 }
 
+/// What was forgotten since is not done, however late that is heard.
+#[test]
+fn a_late_commit_of_a_forgotten_key_is_refused() {
+    let site = Site::new();
+    let (a, b) = (site.quick_store(), site.store());
+    let guard = granted(a.claim("1").unwrap());
+    site.server.fail_next(2, Fault::LoseReply);
+    let (guard, _) = guard.commit().unwrap_err().into_parts();
+    site.clock.advance(SLICE);
+    assert!(b.forget("1").unwrap());
+    assert!(matches!(guard.commit().unwrap_err().error(), Error::LeaseLost { .. }));
+    assert!(is_new(&a, "1"));
+}
+
 /// Whoever gives the key back after a commit without a reply takes the mark back too, when he can.
 #[test]
 fn a_commit_without_a_reply_can_be_taken_back() {

@@ -1,11 +1,16 @@
 //! Servers that refuse, hang, lose replies; the deadline, the breaker, the policies.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use onceonly::authority::memory::Fault as ServerFault;
+use onceonly::authority::memory::{Fault as ServerFault, MemoryAuthority};
+use onceonly::authority::{
+    Acquire, Acquired, Answers, Append, Appended, Authority, AuthorityError, Bucket, Forgotten,
+    Opened, Result as Told, Row, SliceInfo, StoredChunk,
+};
 use onceonly::sim::{Fault, Mix, SimDisk};
-use onceonly::{BreakerState, Dedup, Durability, Error, OnOutage, Verdict};
+use onceonly::{BreakerState, Dedup, Durability, Error, OnOutage, Ownership, Verdict};
 
 use crate::common::fast_dir;
 use crate::fixture::{SHORT, SLICE, Site, WINDOW, eventually, is_new};
@@ -271,4 +276,60 @@ fn a_disk_that_fails_costs_calls_and_no_answers() {
     site.server.heal();
     eventually("it recovers", || store.observe("4").is_ok_and(|v| v == Verdict::New));
     assert!(!is_new(&other, "4"));
+}
+
+/// In memory, and refuses to work for one space.
+struct Guarded(MemoryAuthority);
+
+#[rustfmt::skip]
+impl Authority for Guarded {
+    fn name(&self) -> String { self.0.name() }
+    fn open(&self, space: &str, check: u64, deadline: Instant) -> Told<Opened> {
+        self.0.open(space, check, deadline)
+    }
+    fn rows(&self, rows: &[Row<'_>], deadline: Instant) -> Told<Answers> {
+        if rows.iter().any(|row| row.space == "forbidden") {
+            return Err(AuthorityError::refused("no right to write"));
+        }
+        self.0.rows(rows, deadline)
+    }
+    fn forgotten(&self, space: &str, after: u64, deadline: Instant) -> Told<Forgotten> {
+        self.0.forgotten(space, after, deadline)
+    }
+    fn acquire(&self, space: &str, request: &Acquire, deadline: Instant) -> Told<Acquired> {
+        self.0.acquire(space, request, deadline)
+    }
+    fn append(&self, appends: &[Append<'_>], deadline: Instant) -> Told<Vec<Told<Appended>>> {
+        self.0.append(appends, deadline)
+    }
+    fn release(&self, space: &str, epoch: u64, deadline: Instant) -> Told<()> {
+        self.0.release(space, epoch, deadline)
+    }
+    fn slices(&self, space: &str, deadline: Instant) -> Told<Vec<SliceInfo>> {
+        self.0.slices(space, deadline)
+    }
+    fn read(&self, space: &str, buckets: &[Bucket], deadline: Instant) -> Told<Vec<Vec<StoredChunk>>> {
+        self.0.read(space, buckets, deadline)
+    }
+}
+
+#[test]
+fn a_space_without_rights_keeps_no_other_from_the_server() {
+    let site = Site::new();
+    let server = Arc::new(Guarded(site.server.clone()));
+    let store = |space: &str| {
+        let builder = site.builder().authority(Arc::clone(&server), Ownership::Shared);
+        builder.authority_space(space).in_memory().unwrap()
+    };
+    let (forbidden, orders) = (store("forbidden"), store("orders"));
+    for number in 0..20 {
+        let refused = forbidden.observe(number.to_string());
+        assert!(matches!(refused, Err(Error::Authority { transient: false, .. })));
+        assert!(is_new(&orders, &number.to_string()));
+    }
+    for number in 0..20 {
+        assert!(forbidden.observe(number.to_string()).is_err());
+    }
+    assert!(is_new(&orders, "after"));
+    assert_eq!(orders.stats().authority.unwrap().breaker, BreakerState::Closed);
 }

@@ -270,12 +270,11 @@ impl Engine {
                     turn.op = RowOp::Refresh { keep: shared.keep };
                     return None;
                 }
-                Ok(true)
+                Ok(())
             }
-            Ok(RowAnswer::Refreshed | RowAnswer::Duplicate { .. }) => Ok(true),
-            // Forgotten since it was committed.
-            Ok(RowAnswer::Absent) => Ok(false),
-            Ok(RowAnswer::Lost | RowAnswer::InFlight { .. }) => Err(lost),
+            Ok(RowAnswer::Refreshed | RowAnswer::Duplicate { .. }) => Ok(()),
+            // Absent: forgotten since it was committed.
+            Ok(RowAnswer::Absent | RowAnswer::Lost | RowAnswer::InFlight { .. }) => Err(lost),
             Ok(_) => Err(shared.error(&unfit(), true)),
             Err(failure) if held.on_outage == OnOutage::Fail => {
                 // It is marked where only that it lives on was asked for.
@@ -285,7 +284,7 @@ impl Engine {
             Err(_) => {
                 round.relies.push(turn.at);
                 let noted = self.note_assumed(shared);
-                let begun = round.begun.as_ref().map(|()| true).map_err(Error::again);
+                let begun = round.begun.as_ref().map(|()| ()).map_err(Error::again);
                 noted.and(begun)
             }
         };
@@ -307,7 +306,7 @@ impl Engine {
         token: u64,
         round: &mut Round,
         turn: &Turn,
-        (marked, must_keep): (Result<bool>, bool),
+        (marked, must_keep): (Result<()>, bool),
     ) -> Result<()> {
         let Turn { digest, earlier, .. } = *turn;
         // What was not known before is known when the key is done there: the mark stands, whoever made
@@ -318,18 +317,18 @@ impl Engine {
             Ok(shard) => shard,
             Err(error) if must_keep => return Err(error),
             // Closed meanwhile; it is committed all the same.
-            Err(_) => return marked.map(|_| ()),
+            Err(_) => return marked,
         };
         let forgotten = shard.was_forgotten(digest);
         let unsure = if settles && settled.is_ok() { None } else { earlier };
         shard.end_turn(&self.tools, &mut round.call, digest, unsure);
         settled?;
-        let marked = marked.inspect_err(|error| {
+        marked.inspect_err(|error| {
             if let Error::LeaseLost { .. } = error {
                 shard.drop_claim(&self.tools, digest);
             }
         })?;
-        let target = (marked && !forgotten).then(|| shard.current());
+        let target = (!forgotten).then(|| shard.current());
         let kept = shard.commit(&self.tools, &mut round.call, digest, token, target);
         if kept.is_err() && !must_keep {
             shard.drop_claim(&self.tools, digest);

@@ -197,7 +197,7 @@ impl Deciding<'_> {
             Wanted::Claim(..) => self.engine.claims.token(),
         };
         turn.token = self.shared.token(turn.number);
-        (turn.earlier, turn.won) = (None, false);
+        turn.earlier = None;
         turn.sent_ns = self.engine.time.now();
         turn.op = self.op(turn.token);
     }
@@ -237,13 +237,16 @@ impl Deciding<'_> {
                 Next::Again
             }
             (RowOp::Observe { .. }, Ok(RowAnswer::Marked)) => {
-                // It lives for a window from when it was marked, which may be long ago if the reply was
-                // lost: from now.
                 let late = self.engine.time.now().saturating_sub(turn.sent_ns);
                 if late <= self.shared.slack_ns {
                     return Next::Done(self.won(round, turn));
                 }
-                (turn.won, turn.op) = (true, self.refresh());
+                // It lives for a window from when it was marked, which may be long ago if the reply was
+                // lost: it has to be from now. A refresh might be of what another has marked since.
+                let Turn { token, sent_ns, .. } = *turn;
+                let last_ns = round.asked_ns;
+                turn.earlier = Some(Unsure { observed: true, token, sent_ns, last_ns });
+                turn.op = RowOp::Abandon { token };
                 Next::Again
             }
             (RowOp::Claim { .. }, Ok(RowAnswer::Granted { fence })) => {
@@ -261,9 +264,6 @@ impl Deciding<'_> {
                     shard.counters.in_flight += u64::from(self.observes());
                 });
                 Next::Done(Ok(Said::InFlight(lease_left)))
-            }
-            (RowOp::Refresh { .. }, Ok(RowAnswer::Refreshed)) if turn.won => {
-                Next::Done(self.won(round, turn))
             }
             (RowOp::Refresh { .. }, Ok(RowAnswer::Refreshed)) => {
                 Next::Done(Ok(self.refreshed(round, turn, None)))
