@@ -157,6 +157,14 @@ impl Engine {
     /// Finds the authority, and agrees with it on the space.
     pub(super) fn connect(&self) -> Result<()> {
         let Some(settings) = &self.config.shared else { return Ok(()) };
+        self.agree(settings)?;
+        if self.ledger.read(|manifest| manifest.space == settings.space) {
+            return Ok(());
+        }
+        self.ledger.update(|manifest| manifest.space.clone_from(&settings.space))
+    }
+
+    fn agree(&self, settings: &Settings) -> Result<()> {
         let path = || self.ledger.storage().path("");
         let me: std::sync::Weak<Engine> = self.me.clone();
         let shared = Shared::new(&self.config, settings, &self.header, me)
