@@ -1,7 +1,8 @@
 //! Replies that were lost, then an outage in which keys are assumed to be new.
 
 use onceonly::authority::memory::Fault;
-use onceonly::{Dedup, Error, OnOutage, Verdict};
+use onceonly::sim::{Fault as DiskFault, SimDisk};
+use onceonly::{Dedup, Durability, Error, OnOutage, Verdict};
 
 use crate::fixture::{SHORT, Site, eventually, granted, is_new};
 
@@ -74,5 +75,25 @@ fn a_key_that_is_done_stays_done_whatever_was_asked_before() {
     let guard = granted(bold.claim("1").unwrap());
     recover(&site, &store);
     guard.commit().unwrap();
+    assert!(!is_new(&store, "1") && !is_new(&site.store(), "1"));
+}
+
+/// What only the disk would have kept, and does not, is an error; what was asked before it stays.
+#[test]
+fn an_assumption_that_the_disk_does_not_take_leaves_the_question() {
+    let site = Site::new();
+    let disk = SimDisk::new();
+    let builder = site.builder().authority_deadline(SHORT).on_outage(OnOutage::AssumeNew);
+    let store = builder.durability(Durability::Sync).open_simulated(&disk).unwrap();
+    // The hole in what is guaranteed is written, and not again for a while.
+    site.server.fail_next(2, Fault::Refuse);
+    assert!(is_new(&store, "before"));
+    let kind = std::io::ErrorKind::StorageFull;
+    disk.set_fault(Some(DiskFault { at: disk.calls() + 1, kind, for_ever: true }));
+    site.server.fail_next(2, Fault::LoseReply);
+    assert!(store.observe("1").is_err());
+    disk.set_fault(None);
+    recover(&site, &store);
+    assert!(is_new(&store, "1"));
     assert!(!is_new(&store, "1") && !is_new(&site.store(), "1"));
 }

@@ -271,4 +271,9 @@ fn a_store_that_shared_a_space_is_not_opened_alone() {
     assert_eq!(mismatch(site.builder().authority_space("payments")), "authority_space");
     let again = site.builder().open(&path).unwrap();
     assert!(!is_new(&again, "1") && !is_new(&again, "before"));
+    drop(again);
+    // Who looks after the directory needs no authority.
+    std::fs::write(path.join("what is this"), "?").unwrap();
+    assert_eq!(onceonly::offline::repair(&path).unwrap().set_aside, ["what is this"]);
+    assert_eq!(mismatch(alone()), "authority");
 }

@@ -80,7 +80,7 @@ pub(super) fn refuse_mismatch(config: &Config, header: &StoreHeader) -> Result<(
 /// it would answer for what it does not know.
 pub(super) fn refuse_other_space(config: &Config, manifest: &Manifest) -> Result<()> {
     let named = config.shared.as_ref().map(|shared| shared.space.as_str());
-    if manifest.space.is_empty() || named == Some(&manifest.space) {
+    if manifest.space.is_empty() || config.any_space || named == Some(&manifest.space) {
         return Ok(());
     }
     let detail = format!("it shares the space `{}` of an authority", manifest.space);

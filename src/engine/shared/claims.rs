@@ -284,7 +284,7 @@ impl Engine {
             Err(_) => {
                 round.relies.push(turn.at);
                 let noted = self.note_assumed(shared);
-                let begun = round.begun.as_ref().map(|()| ()).map_err(Error::again);
+                let begun = round.begun.as_ref().copied().map_err(Error::again);
                 noted.and(begun)
             }
         };
