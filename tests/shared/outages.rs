@@ -10,7 +10,7 @@ use onceonly::authority::{
     Opened, Result as Told, Row, SliceInfo, StoredChunk,
 };
 use onceonly::sim::{Fault, Mix, SimDisk};
-use onceonly::{BreakerState, Dedup, Durability, Error, OnOutage, Ownership, Verdict};
+use onceonly::{BreakerState, Dedup, Durability, Error, OnOutage, Ownership, SystemClock, Verdict};
 
 use crate::common::fast_dir;
 use crate::fixture::{SHORT, SLICE, Site, WINDOW, eventually, is_new};
@@ -276,6 +276,20 @@ fn a_disk_that_fails_costs_calls_and_no_answers() {
     site.server.heal();
     eventually("it recovers", || store.observe("4").is_ok_and(|v| v == Verdict::New));
     assert!(!is_new(&other, "4"));
+}
+
+/// A server that always takes longer than half a slice is asked a second time, and no more.
+#[test]
+fn slices_may_be_short_beside_the_server() {
+    let site = Site::new();
+    let builder = site.builder().window(Duration::from_millis(700)).clock(SystemClock);
+    let store = builder.in_memory().unwrap();
+    site.server.delay(Duration::from_millis(60));
+    for key in ["1", "2"] {
+        let before = site.calls();
+        assert!(is_new(&store, key));
+        assert!(site.calls() - before <= 2);
+    }
 }
 
 /// In memory, and refuses to work for one space.

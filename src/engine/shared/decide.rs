@@ -197,7 +197,7 @@ impl Deciding<'_> {
             Wanted::Claim(..) => self.engine.claims.token(),
         };
         turn.token = self.shared.token(turn.number);
-        turn.earlier = None;
+        (turn.earlier, turn.won) = (None, false);
         turn.sent_ns = self.engine.time.now();
         turn.op = self.op(turn.token);
     }
@@ -241,12 +241,14 @@ impl Deciding<'_> {
                 if late <= self.shared.slack_ns {
                     return Next::Done(self.won(round, turn));
                 }
-                // It lives for a window from when it was marked, which may be long ago if the reply was
-                // lost: it has to be from now. A refresh might be of what another has marked since.
-                let Turn { token, sent_ns, .. } = *turn;
-                let last_ns = round.asked_ns;
-                turn.earlier = Some(Unsure { observed: true, token, sent_ns, last_ns });
-                turn.op = RowOp::Abandon { token };
+                // It lives for a window from when it was marked: it has to be from now.
+                (turn.won, turn.op) = match turn.earlier {
+                    // Marked by this call, so its end is far.
+                    None => (true, self.refresh()),
+                    // It may have ended when the next step comes, and another have marked the key: that
+                    // must not be refreshed.
+                    Some(unsure) => (false, RowOp::Abandon { token: unsure.token }),
+                };
                 Next::Again
             }
             (RowOp::Claim { .. }, Ok(RowAnswer::Granted { fence })) => {
@@ -264,6 +266,9 @@ impl Deciding<'_> {
                     shard.counters.in_flight += u64::from(self.observes());
                 });
                 Next::Done(Ok(Said::InFlight(lease_left)))
+            }
+            (RowOp::Refresh { .. }, Ok(RowAnswer::Refreshed)) if turn.won => {
+                Next::Done(self.won(round, turn))
             }
             (RowOp::Refresh { .. }, Ok(RowAnswer::Refreshed)) => {
                 Next::Done(Ok(self.refreshed(round, turn, None)))

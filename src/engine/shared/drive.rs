@@ -27,6 +27,8 @@ pub(super) struct Turn {
     pub(super) number: u64,
     /// Asked before, and never answered.
     pub(super) earlier: Option<Unsure>,
+    /// The authority has marked it for us, and is told that it lives on from now.
+    pub(super) won: bool,
     /// It is a duplicate by what is known here.
     pub(super) known_here: bool,
 }
@@ -34,7 +36,8 @@ pub(super) struct Turn {
 impl Turn {
     pub(super) fn new(at: usize, digest: Digest, op: RowOp<'static>, sent_ns: i64) -> Self {
         let (token, number, earlier) = (Token::from_bytes([0; 16]), 0, None);
-        Turn { at, digest, op, token, sent_ns, number, earlier, known_here: false }
+        let (won, known_here) = (false, false);
+        Turn { at, digest, op, token, sent_ns, number, earlier, won, known_here }
     }
 
     /// What of an observation or claim is not known after `failure`: what was not known before, or what
@@ -43,6 +46,7 @@ impl Turn {
         let asked = Unsure { observed, token: self.token, sent_ns: self.sent_ns, last_ns };
         let earlier = self.earlier.map(|earlier| Unsure { last_ns, ..earlier });
         match self.op {
+            RowOp::Refresh { .. } if self.won => Some(asked),
             // Nobody was asked yet whether what is unknown was applied.
             RowOp::Refresh { .. } if self.known_here => earlier,
             RowOp::Refresh { .. } => None,
