@@ -103,8 +103,8 @@ impl<F> Filter<F> {
     }
 }
 
-/// An item that could not be decided. It is not marked, and comes back, so that it can be tried again
-/// or kept.
+/// An item that could not be decided. It is not marked, save perhaps at an authority whose reply was
+/// lost ([`Error::Undecided`]), and comes back, so that it can be tried again or kept.
 pub struct ItemError<T> {
     item: T,
     error: Box<Error>,

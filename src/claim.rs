@@ -84,7 +84,8 @@ impl ClaimGuard {
     /// it to the systems that the work writes to, so that they can refuse a late owner.
     ///
     /// With an authority it is the authority's: higher than that of every earlier claim of this key,
-    /// by any store.
+    /// by any store. A claim that was granted in an outage ([`OnOutage::AssumeNew`]) has one of this
+    /// store, which is lower than the authority's.
     #[must_use]
     pub fn token(&self) -> u64 {
         self.public_token
@@ -110,7 +111,7 @@ impl ClaimGuard {
     ///
     /// # Errors
     /// [`Error::LeaseLost`] when the claim was taken over or its key forgotten; [`Error::Io`],
-    /// [`Error::Closed`].
+    /// [`Error::Closed`]. With an authority [`Error::Authority`] and [`Error::Undecided`].
     pub fn renew(&self) -> Result<()> {
         self.engine.renew(self.held).map_err(|e| self.own(e))
     }
@@ -122,7 +123,9 @@ impl ClaimGuard {
     ///
     /// # Errors
     /// [`Error::LeaseLost`] when the claim was taken over or its key forgotten (a lease that ran out
-    /// but was not taken over is still good); [`Error::Full`], [`Error::Io`], [`Error::Closed`].
+    /// but was not taken over is still good); [`Error::Full`], [`Error::Io`], [`Error::Closed`]. With an
+    /// authority [`Error::Authority`], and [`Error::Undecided`] where no reply came: commit again, or
+    /// abandon, which takes back what may be marked.
     pub fn commit(self) -> std::result::Result<(), CommitError> {
         self.settled.store(true, Ordering::Relaxed);
         match self.engine.commit(self.held) {

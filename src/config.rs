@@ -243,6 +243,8 @@ pub(crate) struct Config {
     pub(crate) clock: ClockSource,
     /// `Ownership::Shared`.
     pub(crate) shared: Option<Shared>,
+    /// Opened to look after the directory, not to answer: whatever space it shares.
+    pub(crate) any_space: bool,
 }
 
 impl Settings {
@@ -313,6 +315,7 @@ impl Settings {
             shard_bits: self.shard_count().ilog2(),
             clock: self.clock.clone(),
             shared: None,
+            any_space: false,
         }
     }
 

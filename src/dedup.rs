@@ -168,7 +168,8 @@ impl Builder {
     /// # Errors
     /// [`crate::Error::Config`], [`crate::Error::Locked`], [`crate::Error::Mismatch`],
     /// [`crate::Error::Version`], [`crate::Error::NotAStore`],
-    /// [`crate::Error::Filesystem`], [`crate::Error::Corrupt`], [`crate::Error::Io`].
+    /// [`crate::Error::Filesystem`], [`crate::Error::Corrupt`], [`crate::Error::Io`]. With an authority
+    /// [`crate::Error::Authority`] when it cannot be asked, unless keys are assumed to be new then.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Dedup> {
         let config = self.settings.validate()?;
         engine::open_dir(config, dir.as_ref()).map(Dedup::from_engine)
@@ -176,7 +177,8 @@ impl Builder {
 
     /// The settings with which the store in `dir` was last opened, save those that concern the owner
     /// alone: durability, `lock_wait` and the clock have their defaults. Digest and secret are the
-    /// store's own in any case. Setters called afterwards change them.
+    /// store's own in any case. Setters called afterwards change them. The authority of a store that
+    /// shares a space is not among them: name it anew, else opening is [`crate::Error::Mismatch`].
     ///
     /// # Errors
     /// [`crate::Error::NotAStore`] when there is none, [`crate::Error::Unfinished`] when its creation
@@ -209,7 +211,8 @@ impl Builder {
     /// Opens a store that keeps nothing on disk; everything else is the same.
     ///
     /// # Errors
-    /// [`crate::Error::Config`], [`crate::Error::Io`] when memory is refused.
+    /// [`crate::Error::Config`], [`crate::Error::Io`] when memory is refused. With an authority
+    /// [`crate::Error::Authority`] and [`crate::Error::Mismatch`], as in [`Builder::open`].
     pub fn in_memory(self) -> Result<Dedup> {
         let config = self.settings.validate()?;
         engine::open_in_memory(config).map(Dedup::from_engine)
@@ -302,7 +305,9 @@ impl Scope {
     /// Whether the key is live. Does not mark it. A claimed key is not live yet.
     ///
     /// # Errors
-    /// [`crate::Error::Io`], [`crate::Error::Corrupt`], [`crate::Error::Closed`].
+    /// [`crate::Error::Io`], [`crate::Error::Corrupt`], [`crate::Error::Closed`]. With an authority
+    /// [`crate::Error::Authority`], and [`crate::Error::Undecided`] while nobody knows whether a call
+    /// without a reply has marked the key: observe or claim it.
     pub fn contains(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         self.engine().contains(self.digest(key), self.on_outage)
     }
@@ -328,7 +333,8 @@ impl Scope {
     ///
     /// # Errors
     /// [`crate::Error::Io`], [`crate::Error::Poisoned`], [`crate::Error::Corrupt`],
-    /// [`crate::Error::Closed`].
+    /// [`crate::Error::Closed`]. With an authority [`crate::Error::Authority`], also where no reply came
+    /// and it may be forgotten all the same: forget it again.
     pub fn forget(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         self.engine().forget(self.digest(key))
     }
@@ -338,7 +344,9 @@ impl Scope {
     /// # Errors
     /// [`crate::Error::Io`], [`crate::Error::Corrupt`], [`crate::Error::Closed`],
     /// [`crate::Error::Mode`] in event-time stores (use [`Scope::claim_at`]),
-    /// [`crate::Error::Poisoned`] at [`crate::Durability::Sync`].
+    /// [`crate::Error::Poisoned`] at [`crate::Durability::Sync`]. With an authority
+    /// [`crate::Error::Authority`], and [`crate::Error::Undecided`] where no reply came: the next claim by
+    /// this store finds out.
     pub fn claim(&self, key: impl AsRef<[u8]>) -> Result<Claim> {
         claim::claim_now(self.engine(), self.digest(key), self.on_outage)
     }

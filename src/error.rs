@@ -11,7 +11,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Everything that can go wrong. The message says what to do; [`Error::is_transient`] tells
 /// "retry the message later" from "stop and look"; [`std::error::Error::source`] has the cause.
 ///
-/// An `Err` never marks a key: asking again gives the answer that the first call should have given.
+/// An `Err` never marks a key: asking again gives the answer that the first call should have given. The
+/// one exception is [`Error::Undecided`], of stores with an authority: the key may be marked there, and
+/// asking again gives that answer to this store alone.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -155,7 +157,7 @@ pub enum Error {
     },
     /// The authority was asked, no reply came, and it may have marked the key all the same. Until this
     /// store asks for the key again, others may be told that it is a duplicate; this store then gets
-    /// the answer that was lost.
+    /// the answer that was lost, also after a restart, if this error had been returned before.
     #[error(
         "no reply came from {name}, so it is not known whether the key was marked: ask again, with this store"
     )]

@@ -34,8 +34,8 @@ impl BatchError {
         &self.error
     }
 
-    /// What was decided before the failure, one entry a key (`None`: not decided, not marked), and
-    /// the cause.
+    /// What was decided before the failure, one entry a key (`None`: not decided, not marked
+    /// unless the cause is [`Error::Undecided`]), and the cause.
     #[must_use]
     pub fn into_parts(self) -> (Vec<Option<Verdict>>, Error) {
         (self.verdicts, self.error)

@@ -78,8 +78,9 @@ impl<E: std::error::Error + 'static> std::error::Error for ProcessError<E> {
     }
 }
 
-/// A commit that did not happen. Nothing was marked; the guard comes back, so that the commit can be
-/// tried again or the claim abandoned.
+/// A commit that did not happen. Nothing was marked, save perhaps at an authority whose reply was lost
+/// ([`Error::Undecided`]); the guard comes back, so that the commit can be tried again or the claim
+/// abandoned, which takes such a mark back.
 #[derive(Debug)]
 pub struct CommitError {
     guard: Box<ClaimGuard>,

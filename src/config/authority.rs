@@ -28,6 +28,10 @@ pub enum OnOutage {
     /// What is not known here is `New`, and marked here. That gives up "no false `New`" and "one
     /// winner" as long as the outage lasts. [`crate::AuthorityStats::assumed_new`] counts such
     /// answers, and [`crate::Dedup::guaranteed_since`] moves past them.
+    ///
+    /// The authority is not told of such marks afterwards: other stores may answer `New` for those keys
+    /// later too. What is known here to be a duplicate stays one, though others may have forgotten it in
+    /// the meantime.
     AssumeNew,
 }
 
@@ -84,7 +88,9 @@ impl Builder {
     /// [`Error::Mismatch`]), one window and as many slices: a mark lives as long as the store that made
     /// it says. Stores of one process that are given the same authority, as an [`Arc`] or by a clone of
     /// this builder, share its calls. [`Builder::max_keys`] bounds what is kept here, and what is not
-    /// kept is asked for. Event time is refused: an authority follows the clock.
+    /// kept is asked for. Event time is refused: an authority follows the clock. A directory belongs to its
+    /// space from then on: opened without the authority, or with another space, it is
+    /// [`Error::Mismatch`].
     ///
     /// ```
     /// # #[cfg(feature = "conformance")] {
@@ -127,8 +133,9 @@ impl Builder {
         self
     }
 
-    /// How long a call waits for the authority, and closing for what dropped guards give back; 1 s by
-    /// default. Needs an authority.
+    /// How long one round trip to the authority may take, and closing waits for what dropped guards give
+    /// back; 1 s by default. Most calls need one; whoever waits long for his turn is given a quarter of
+    /// it more, and a key whose last reply was lost takes several. Needs an authority.
     pub fn authority_deadline(mut self, deadline: Duration) -> Self {
         self.settings.authority.deadline = Some(deadline);
         self

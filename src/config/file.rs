@@ -1,7 +1,8 @@
 //! The feature `serde`: settings in a configuration file.
 //!
-//! The secret is left out, because it does not belong into a file that is shown and copied; so is
-//! the clock.
+//! The secret is left out, because it does not belong into a file that is shown and copied; so are
+//! the clock and the authority with what is set for it: name them on the builder that was read. A
+//! directory that belongs to a space of an authority refuses to be opened without.
 
 use std::time::Duration;
 

@@ -99,6 +99,10 @@ impl<'a> Reader<'a> {
         (0..count).map(|_| item(self)).collect()
     }
 
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn finish(self) -> Result<(), Reason> {
         if self.0.is_empty() { Ok(()) } else { Err("it has bytes after its end") }
     }

@@ -113,6 +113,8 @@ pub(crate) struct Manifest {
     pub(crate) closed_ns: i64,
     /// What went wrong at the last close, empty if nothing.
     pub(crate) close_error: String,
+    /// The space of an authority that the store shares, empty if none: what it holds is a part of that.
+    pub(crate) space: String,
 }
 
 impl Manifest {
@@ -163,6 +165,9 @@ impl Manifest {
         w.i64(self.covered_ns);
         w.u64(self.level);
         put_anchor(&mut w, &self.anchor);
+        if !self.space.is_empty() {
+            put_text(&mut w, &self.space);
+        }
         w.finish()
     }
 
@@ -206,6 +211,7 @@ impl Manifest {
             covered_ns: r.i64()?,
             level: r.u64()?,
             anchor: anchor(&mut r)?,
+            space: if r.is_at_end() { String::new() } else { text(&mut r)? },
         };
         r.finish()?;
         Ok(manifest)
@@ -333,7 +339,16 @@ pub(crate) mod tests {
             stamp: 13,
             closed_ns: i64::MIN,
             close_error: "disk".into(),
+            space: String::new(),
         }
+    }
+
+    #[test]
+    fn a_manifest_may_name_a_space() {
+        let shared = Manifest { space: "orders".into(), ..sample() };
+        let (bytes, alone) = (shared.encode(13), sample().encode(13));
+        assert_eq!(bytes.len(), alone.len() + 4 + "orders".len());
+        assert_eq!(Manifest::decode(&bytes, [1; 16]), Ok(shared));
     }
 
     #[test]

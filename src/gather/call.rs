@@ -164,7 +164,10 @@ impl Worker {
         match &told {
             Ok(_) => self.state.breaker.succeeded(),
             Err(error) => {
-                self.state.breaker.failed();
+                // A server that refuses is there: one space without rights keeps no other from it.
+                if error.is_transient() {
+                    self.state.breaker.failed();
+                }
                 let cause = std::error::Error::source(error);
                 let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
                 *self.state.last_error.lock() = Some(format!("{error}{cause}"));
@@ -243,8 +246,12 @@ impl Worker {
             }
             if !answer.digests.is_empty() {
                 space.counters.count_forgotten(answer.digests.len());
-                if let Some(watcher) = space.watcher.upgrade() {
-                    watcher.forgotten(&answer.digests);
+                let watcher = space.watcher.upgrade();
+                if watcher.is_some_and(|watcher| !watcher.forgotten(&answer.digests)) {
+                    space.set_stale();
+                    return Err(Failure::not_sent(
+                        "what it says was forgotten cannot be kept here",
+                    ));
                 }
             }
             after = answer.through;

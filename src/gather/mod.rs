@@ -66,8 +66,9 @@ impl Failure {
 
 /// Who hears of what the authority tells by itself.
 pub(crate) trait Watcher: Send + Sync {
-    /// Digests that were forgotten, maybe elsewhere.
-    fn forgotten(&self, digests: &[crate::authority::Digest]);
+    /// Digests that were forgotten, maybe elsewhere. False when what is known of one of them still counts
+    /// here: then they come again.
+    fn forgotten(&self, digests: &[crate::authority::Digest]) -> bool;
 
     /// The server may have lost what it knew.
     fn lost(&self);

@@ -62,6 +62,11 @@ impl Space {
         progress.tried = None;
     }
 
+    /// What was read could not be kept: nothing that is known here counts until it can.
+    pub(super) fn set_stale(&self) {
+        self.progress.lock().read = None;
+    }
+
     /// The number after which the forget log is to be read.
     pub(super) fn begin_reading(&self) -> u64 {
         let mut progress = self.progress.lock();

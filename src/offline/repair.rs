@@ -44,7 +44,9 @@ pub(super) fn repair(dir: &Path) -> Result<Repair> {
     // The rest is what every open does after a crash.
     let mut settings = super::stored_settings(dir)?;
     settings.any_filesystem = true;
-    let store = engine::open_dir(settings.validate()?, dir)?;
+    let mut config = settings.validate()?;
+    config.any_space = true;
+    let store = engine::open_dir(config, dir)?;
     store.settle();
     repair.recovery = store.stats().recovery;
     store.close()?;

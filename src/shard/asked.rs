@@ -78,16 +78,47 @@ impl Shard {
         digest: Digest,
         unsure: Option<Unsure>,
     ) {
-        let before = self.asked.get(&digest).and_then(|asked| asked.unsure);
-        match unsure {
-            Some(_) => drop(self.asked.insert(digest, Asked { unsure, ..Asked::default() })),
-            None => drop(self.asked.remove(&digest)),
+        let Some(unsure) = unsure else {
+            match self.settle(tools, call, digest) {
+                Ok(()) => drop(self.asked.remove(&digest)),
+                // It is asked again, which brings the same answer.
+                Err(_) => self.asked.entry(digest).or_default().busy = false,
+            }
+            return;
+        };
+        let asked = self.asked.entry(digest).or_default();
+        let before = std::mem::replace(asked, Asked { unsure: Some(unsure), ..Asked::default() });
+        if before.unsure != Some(unsure) {
+            self.note_unsure(tools, call, digest, unsure);
         }
-        if before != unsure {
-            // Without space for it, it is known until the process ends.
-            let slice = self.catalog.current;
-            let _ = self.journal_unsure(tools, call, digest, slice, unsure);
-            call.must_sync |= unsure.is_some() && tools.log.level() == Level::Sync;
+    }
+
+    fn note_unsure(&mut self, tools: &Tools, call: &mut Call, digest: Digest, unsure: Unsure) {
+        // Without space for it, it is known until the process ends.
+        let slice = self.catalog.current;
+        let _ = self.journal_unsure(tools, call, digest, slice, Some(unsure));
+        call.must_sync |= tools.log.level() == Level::Sync;
+    }
+
+    /// Notes that what was asked of the digest has its answer. The answer relies on that: to whoever asks
+    /// with the same token again the authority says the same again.
+    pub(crate) fn settle(&mut self, tools: &Tools, call: &mut Call, digest: Digest) -> Result<()> {
+        let is_unsure = |asked: &&mut Asked| asked.unsure.is_some();
+        if self.asked.get_mut(&digest).filter(is_unsure).is_none() {
+            return Ok(());
+        }
+        self.journal_unsure(tools, call, digest, self.catalog.current, None)?;
+        call.must_sync |= tools.log.level() == Level::Sync;
+        self.asked.entry(digest).or_default().unsure = None;
+        Ok(())
+    }
+
+    /// Takes it back that a question was settled: nobody was told of the answer.
+    pub(crate) fn unsettle(&mut self, tools: &Tools, call: &mut Call, digest: Digest, was: Unsure) {
+        let asked = self.asked.entry(digest).or_default();
+        if asked.unsure.is_none() {
+            asked.unsure = Some(was);
+            self.note_unsure(tools, call, digest, was);
         }
     }
 

@@ -172,6 +172,55 @@ fn a_commit_without_a_reply_can_be_repeated() {
     assert!(is_new(&a, "1"));
 }
 
+/// What was forgotten since is not done, however late that is heard.
+#[test]
+fn a_late_commit_of_a_forgotten_key_is_refused() {
+    let site = Site::new();
+    let (a, b) = (site.quick_store(), site.store());
+    let guard = granted(a.claim("1").unwrap());
+    site.server.fail_next(2, Fault::LoseReply);
+    let (guard, _) = guard.commit().unwrap_err().into_parts();
+    site.clock.advance(SLICE);
+    assert!(b.forget("1").unwrap());
+    assert!(matches!(guard.commit().unwrap_err().error(), Error::LeaseLost { .. }));
+    assert!(is_new(&a, "1"));
+}
+
+/// Whoever gives the key back after a commit without a reply takes the mark back too, when he can.
+#[test]
+fn a_commit_without_a_reply_can_be_taken_back() {
+    for outage in [None, Some(Fault::Refuse), Some(Fault::LoseReply)] {
+        let site = Site::new();
+        let (a, b) = (site.quick_store(), site.store());
+        let mut commits = [Fault::LoseReply, Fault::LoseRequest].map(|fault| {
+            let key = format!("{fault:?}");
+            let guard = granted(a.claim(&key).unwrap());
+            site.server.fail_next(2, fault);
+            let (guard, error) = guard.commit().unwrap_err().into_parts();
+            assert!(matches!(error, Error::Undecided { .. }), "{error:?}");
+            (key, Some(guard))
+        });
+        site.server.outage(outage);
+        commits.iter_mut().for_each(|(_, guard)| guard.take().unwrap().abandon());
+        site.server.heal();
+        for (key, _) in commits {
+            eventually("it recovers", || a.contains("nobody").is_ok());
+            let mut again = None;
+            eventually("its lease is over", || {
+                site.clock.advance(LEASE / 10);
+                match a.claim(&key).unwrap() {
+                    Claim::Granted(guard) => again = Some(guard),
+                    Claim::InFlight { .. } => {}
+                    other => panic!("{key}, {outage:?}: {other:?}"),
+                }
+                again.is_some()
+            });
+            again.unwrap().commit().unwrap();
+            assert!(!is_new(&a, &key) && !is_new(&b, &key));
+        }
+    }
+}
+
 #[test]
 fn a_claim_without_a_reply_is_granted_to_the_same_store() {
     let site = Site::new();

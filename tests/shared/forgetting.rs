@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use onceonly::authority::memory::Fault;
+use onceonly::sim::{Fault as DiskFault, SimDisk};
 use onceonly::{Error, OnOutage, Verdict};
 
 use crate::common::fast_dir;
@@ -105,4 +106,38 @@ fn forgetting_needs_the_authority() {
     site.server.outage(None);
     eventually("it recovers", || store.forget("1").is_ok());
     assert!(is_new(&store, "1"));
+}
+
+/// What cannot be forgotten here is not answered from here: the news count as read when all of them are
+/// kept.
+#[test]
+fn news_that_the_disk_does_not_take_are_read_again() {
+    const KEYS: usize = 20_000;
+    let site = Site::new();
+    let disk = SimDisk::new();
+    let (a, b) = (site.builder().forget_lag(LAG).open_simulated(&disk).unwrap(), site.store());
+    let keys: Vec<String> = (0..KEYS).map(|number| number.to_string()).collect();
+    assert!(a.observe_batch(&keys).unwrap().iter().all(|verdict| *verdict == Verdict::New));
+    let kind = std::io::ErrorKind::StorageFull;
+    disk.set_fault(Some(DiskFault { at: disk.calls() + 1, kind, for_ever: true }));
+    for key in &keys {
+        assert!(b.forget(key).unwrap());
+    }
+    std::thread::sleep(LAG * 2);
+    let mut left = Vec::new();
+    for key in &keys[KEYS - 20..] {
+        match a.observe(key) {
+            Ok(Verdict::Duplicate) => panic!("{key} was forgotten"),
+            Ok(_) => {}
+            Err(error) => {
+                assert!(matches!(error, Error::Authority { transient: true, .. }), "{error:?}");
+                left.push(key);
+            }
+        }
+    }
+    assert!(!left.is_empty(), "the disk took all of it");
+    disk.set_fault(None);
+    for key in left {
+        assert!(is_new(&a, key) && !is_new(&b, key), "{key}");
+    }
 }

@@ -6,6 +6,7 @@ mod common;
 mod strategies;
 
 mod batches;
+mod bold;
 mod claims;
 mod fixture;
 mod forgetting;

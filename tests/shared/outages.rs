@@ -1,14 +1,22 @@
 //! Servers that refuse, hang, lose replies; the deadline, the breaker, the policies.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use onceonly::authority::memory::Fault as ServerFault;
-use onceonly::sim::{Fault, SimDisk};
-use onceonly::{BreakerState, Dedup, Durability, Error, OnOutage, Verdict};
+use onceonly::authority::memory::{Fault as ServerFault, MemoryAuthority};
+use onceonly::authority::{
+    Acquire, Acquired, Answers, Append, Appended, Authority, AuthorityError, Bucket, Forgotten,
+    Opened, Result as Told, Row, SliceInfo, StoredChunk,
+};
+use onceonly::sim::{Fault, Mix, SimDisk};
+use onceonly::{BreakerState, Dedup, Durability, Error, OnOutage, Ownership, SystemClock, Verdict};
 
 use crate::common::fast_dir;
 use crate::fixture::{SHORT, SLICE, Site, WINDOW, eventually, is_new};
+
+/// Of what was not synced.
+const NOTHING: Mix = Mix { seed: 1, unit: 4096, survive: 0 };
 
 #[test]
 fn a_lost_reply_is_asked_for_again() {
@@ -80,6 +88,34 @@ fn a_killed_store_still_gets_the_answer_that_was_lost() {
         assert!(is_new(&again, "1"));
         assert!(!is_new(&again, "1") && !is_new(&again, "2") && !is_new(&again, "known"));
     }
+}
+
+/// That a question has its answer survives what the answer has to survive, or is not told.
+#[test]
+fn an_answer_that_was_lost_is_told_once() {
+    let site = Site::new();
+    let builder = || site.builder().authority_deadline(SHORT).durability(Durability::Sync);
+    let disk = SimDisk::new();
+    let store = builder().open_simulated(&disk).unwrap();
+    for key in ["1", "2"] {
+        site.server.fail_next(2, ServerFault::LoseReply);
+        assert!(matches!(store.observe(key), Err(Error::Undecided { .. })));
+    }
+    assert!(is_new(&store, "1"));
+    let left = disk.snapshot().after_power_loss(NOTHING);
+    let again = builder().open_simulated(&left).unwrap();
+    assert!(!is_new(&again, "1"), "it was told");
+    drop(again);
+    // Nor is it told while the disk does not take it.
+    let kind = std::io::ErrorKind::StorageFull;
+    disk.set_fault(Some(Fault { at: disk.calls() + 1, kind, for_ever: true }));
+    assert!(store.observe("2").is_err());
+    let killed = disk.snapshot().after_kill();
+    disk.set_fault(None);
+    drop(store);
+    let again = builder().open_simulated(&killed).unwrap();
+    assert!(is_new(&again, "2"));
+    assert!(!is_new(&again, "2"));
 }
 
 /// What is acknowledged late lives for a window from then.
@@ -240,4 +276,74 @@ fn a_disk_that_fails_costs_calls_and_no_answers() {
     site.server.heal();
     eventually("it recovers", || store.observe("4").is_ok_and(|v| v == Verdict::New));
     assert!(!is_new(&other, "4"));
+}
+
+/// A server that always takes longer than half a slice is asked a second time, and no more.
+#[test]
+fn slices_may_be_short_beside_the_server() {
+    let site = Site::new();
+    let builder = site.builder().window(Duration::from_millis(700)).clock(SystemClock);
+    let store = builder.in_memory().unwrap();
+    site.server.delay(Duration::from_millis(60));
+    for key in ["1", "2"] {
+        let before = site.calls();
+        assert!(is_new(&store, key));
+        assert!(site.calls() - before <= 2);
+    }
+}
+
+/// In memory, and refuses to work for one space.
+struct Guarded(MemoryAuthority);
+
+#[rustfmt::skip]
+impl Authority for Guarded {
+    fn name(&self) -> String { self.0.name() }
+    fn open(&self, space: &str, check: u64, deadline: Instant) -> Told<Opened> {
+        self.0.open(space, check, deadline)
+    }
+    fn rows(&self, rows: &[Row<'_>], deadline: Instant) -> Told<Answers> {
+        if rows.iter().any(|row| row.space == "forbidden") {
+            return Err(AuthorityError::refused("no right to write"));
+        }
+        self.0.rows(rows, deadline)
+    }
+    fn forgotten(&self, space: &str, after: u64, deadline: Instant) -> Told<Forgotten> {
+        self.0.forgotten(space, after, deadline)
+    }
+    fn acquire(&self, space: &str, request: &Acquire, deadline: Instant) -> Told<Acquired> {
+        self.0.acquire(space, request, deadline)
+    }
+    fn append(&self, appends: &[Append<'_>], deadline: Instant) -> Told<Vec<Told<Appended>>> {
+        self.0.append(appends, deadline)
+    }
+    fn release(&self, space: &str, epoch: u64, deadline: Instant) -> Told<()> {
+        self.0.release(space, epoch, deadline)
+    }
+    fn slices(&self, space: &str, deadline: Instant) -> Told<Vec<SliceInfo>> {
+        self.0.slices(space, deadline)
+    }
+    fn read(&self, space: &str, buckets: &[Bucket], deadline: Instant) -> Told<Vec<Vec<StoredChunk>>> {
+        self.0.read(space, buckets, deadline)
+    }
+}
+
+#[test]
+fn a_space_without_rights_keeps_no_other_from_the_server() {
+    let site = Site::new();
+    let server = Arc::new(Guarded(site.server.clone()));
+    let store = |space: &str| {
+        let builder = site.builder().authority(Arc::clone(&server), Ownership::Shared);
+        builder.authority_space(space).in_memory().unwrap()
+    };
+    let (forbidden, orders) = (store("forbidden"), store("orders"));
+    for number in 0..20 {
+        let refused = forbidden.observe(number.to_string());
+        assert!(matches!(refused, Err(Error::Authority { transient: false, .. })));
+        assert!(is_new(&orders, &number.to_string()));
+    }
+    for number in 0..20 {
+        assert!(forbidden.observe(number.to_string()).is_err());
+    }
+    assert!(is_new(&orders, "after"));
+    assert_eq!(orders.stats().authority.unwrap().breaker, BreakerState::Closed);
 }

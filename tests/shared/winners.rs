@@ -245,3 +245,35 @@ fn a_duplicate_is_refreshed_for_all_stores() {
     // The others were not known here any more, and refreshed there.
     assert_eq!(a.stats().refreshed, 1);
 }
+
+/// What a directory knows is what one process has seen of a space.
+#[test]
+fn a_store_that_shared_a_space_is_not_opened_alone() {
+    let site = Site::new();
+    let dir = fast_dir();
+    let path = dir.path().join("a");
+    let alone =
+        || Dedup::builder().window(WINDOW).slices(7).secret([7; 32]).clock(site.clock.clone());
+    // A store may begin alone.
+    let store = alone().open(&path).unwrap();
+    assert!(is_new(&store, "before"));
+    drop(store);
+    assert!(is_new(&site.builder().open(&path).unwrap(), "1"));
+    let mismatch = |builder: Builder| match builder.open(&path).unwrap_err() {
+        Error::Mismatch { field, detail } => {
+            assert!(detail.contains("`orders`"), "{detail}");
+            field
+        }
+        other => panic!("{other}"),
+    };
+    assert_eq!(mismatch(alone()), "authority");
+    assert_eq!(mismatch(Builder::stored(&path).unwrap().clock(site.clock.clone())), "authority");
+    assert_eq!(mismatch(site.builder().authority_space("payments")), "authority_space");
+    let again = site.builder().open(&path).unwrap();
+    assert!(!is_new(&again, "1") && !is_new(&again, "before"));
+    drop(again);
+    // Who looks after the directory needs no authority.
+    std::fs::write(path.join("what is this"), "?").unwrap();
+    assert_eq!(onceonly::offline::repair(&path).unwrap().set_aside, ["what is this"]);
+    assert_eq!(mismatch(alone()), "authority");
+}

@@ -76,6 +76,18 @@ pub(super) fn refuse_mismatch(config: &Config, header: &StoreHeader) -> Result<(
     Ok(())
 }
 
+/// A store that shares a space knows what this process has seen and no more: alone, or in another space,
+/// it would answer for what it does not know.
+pub(super) fn refuse_other_space(config: &Config, manifest: &Manifest) -> Result<()> {
+    let named = config.shared.as_ref().map(|shared| shared.space.as_str());
+    if manifest.space.is_empty() || config.any_space || named == Some(&manifest.space) {
+        return Ok(());
+    }
+    let detail = format!("it shares the space `{}` of an authority", manifest.space);
+    let field = if named.is_none() { "authority" } else { "authority_space" };
+    Err(Error::Mismatch { field, detail })
+}
+
 /// The manifest of an existing store; `None` when the store was never opened to the end.
 pub(crate) fn read_manifest(
     storage: &dyn Storage,
@@ -140,5 +152,6 @@ pub(super) fn new_manifest(config: &Config, header: &StoreHeader, level: Level) 
         stamp: 0,
         closed_ns: i64::MIN,
         close_error: String::new(),
+        space: String::new(),
     }
 }

@@ -34,7 +34,7 @@ use crate::storage::{DirStorage, HeapStorage, Origin, Storage};
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, RwLock};
 use crate::worker;
 use files::sized_keys;
-use identity::{create_header, geometry, new_manifest, refuse_mismatch};
+use identity::{create_header, geometry, new_manifest, refuse_mismatch, refuse_other_space};
 pub(crate) use identity::{read_header, read_manifest};
 use salvage::Loss;
 pub(super) use salvage::{Source, open_if_there};
@@ -98,6 +98,7 @@ fn open(config: Config, storage: Arc<dyn Storage>) -> Result<Arc<Engine>> {
         Some(manifest) => (manifest, false),
         None => (new_manifest(&config, &header, level(config.durability, &*storage)), true),
     };
+    refuse_other_space(&config, &manifest)?;
     let report = RecoveryReport { created, ..RecoveryReport::default() };
     let refreshes = config.refresh_on_duplicate
         || manifest.geometry.refresh_on_duplicate

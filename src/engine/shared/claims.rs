@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use super::decide::{Said, Wanted, first_occurrences};
 use super::drive::{Looked, Next, Round, Turn};
@@ -13,7 +14,12 @@ use crate::engine::Engine;
 use crate::engine::claims::{Attempt, Grant};
 use crate::error::{Error, Result};
 use crate::gather::{Failure, Step};
+use crate::shard::asked::Unsure;
+use crate::shard::control::Remote;
 use crate::shard::{Call, Shard};
+
+/// The lease of a claim that is about to be given back.
+const TAKEN_BACK: Duration = Duration::from_millis(1);
 
 /// A claim as its guard names it, and what is done for it while the authority cannot be asked.
 #[derive(Clone, Copy)]
@@ -117,10 +123,10 @@ impl Engine {
     pub(in crate::engine) fn abandon_shared(&self, shared: &Shared, digest: Digest, token: u64) {
         let shard = self.shards[self.shard_of(digest)].lock();
         let claim = shard.claims.get(&digest).filter(|claim| claim.token == token);
-        let may_be_done = claim.is_some_and(|claim| claim.remote.commit_ns != 0);
+        let remote = claim.map(|claim| claim.remote).filter(|remote| remote.commit_ns != 0);
         drop(shard);
-        if may_be_done {
-            self.take_back_commit(shared, digest, token);
+        if let Some(remote) = remote {
+            self.take_back_commit(shared, digest, token, remote);
         }
         self.give_back(shared, digest, token);
     }
@@ -231,14 +237,8 @@ impl Engine {
         if claim.remote.commit_ns == 0 {
             claim.remote.commit_ns = now_ns;
         }
-        let known_there = claim.remote.fence > 0;
-        let (named, keep, value) = (shared.token(token), shared.keep, &[]);
-        let op = match known_there {
-            true => RowOp::Commit { token: named, keep, value },
-            // It was granted without the authority, which is told now.
-            false => RowOp::Observe { token: named, keep, value },
-        };
-        self.turn(shard, at, digest, op)
+        let (token, keep, value) = (shared.token(token), shared.keep, &[]);
+        self.turn(shard, at, digest, RowOp::Commit { token, keep, value })
     }
 
     /// `None`: the turn has another step to ask for.
@@ -251,28 +251,40 @@ impl Engine {
         answer: Result<RowAnswer, Failure>,
     ) -> Option<Next<()>> {
         let lost = Error::LeaseLost { token: held.token };
+        let remote = self.remote(held);
         let marked = match answer {
+            Ok(RowAnswer::Lost)
+                if matches!(turn.op, RowOp::Commit { .. })
+                    && remote.is_some_and(|remote| remote.fence == 0) =>
+            {
+                // It was granted without the authority, which has not heard of it, or not for sure. It
+                // is told now.
+                let (token, keep, value) = (shared.token(held.token), shared.keep, &[]);
+                turn.op = RowOp::Observe { token, keep, value };
+                return None;
+            }
             Ok(RowAnswer::Committed | RowAnswer::Marked) => {
-                let begun_ns = self.commit_begun(held, turn);
+                let begun_ns = remote.map_or(turn.sent_ns, |remote| remote.commit_ns);
                 if self.time.now().saturating_sub(begun_ns) > shared.slack_ns {
                     // It was marked long ago, if the reply was lost: it lives on from now.
                     turn.op = RowOp::Refresh { keep: shared.keep };
                     return None;
                 }
-                Ok(true)
+                Ok(())
             }
-            Ok(RowAnswer::Refreshed | RowAnswer::Duplicate { .. }) => Ok(true),
-            // Forgotten since it was committed.
-            Ok(RowAnswer::Absent) => Ok(false),
-            Ok(RowAnswer::Lost | RowAnswer::InFlight { .. }) => Err(lost),
-            Ok(_) => Err(shared.error(&unfit(), false)),
+            Ok(RowAnswer::Refreshed | RowAnswer::Duplicate { .. }) => Ok(()),
+            // Absent: forgotten since it was committed.
+            Ok(RowAnswer::Absent | RowAnswer::Lost | RowAnswer::InFlight { .. }) => Err(lost),
+            Ok(_) => Err(shared.error(&unfit(), true)),
             Err(failure) if held.on_outage == OnOutage::Fail => {
-                Err(shared.error(&failure, failure.undecided))
+                // It is marked where only that it lives on was asked for.
+                let is_marked = matches!(turn.op, RowOp::Refresh { .. });
+                Err(shared.error(&failure, failure.undecided || is_marked))
             }
             Err(_) => {
                 round.relies.push(turn.at);
                 let noted = self.note_assumed(shared);
-                let begun = round.begun.as_ref().map(|()| true).map_err(Error::again);
+                let begun = round.begun.as_ref().copied().map_err(Error::again);
                 noted.and(begun)
             }
         };
@@ -280,10 +292,11 @@ impl Engine {
         Some(Next::Done(self.end_commit(shared, held.token, round, turn, (marked, must_keep))))
     }
 
-    fn commit_begun(&self, held: Held, turn: &Turn) -> i64 {
-        let shard = self.enter(self.shard_of(held.digest));
-        let begun = shard.ok().and_then(|shard| Some(shard.claims.get(&held.digest)?.remote));
-        begun.map_or(turn.sent_ns, |remote| remote.commit_ns)
+    /// What the authority has to do with a claim, while it is ours.
+    fn remote(&self, held: Held) -> Option<Remote> {
+        let shard = self.enter(self.shard_of(held.digest)).ok()?;
+        let claim = shard.claims.get(&held.digest)?;
+        (claim.token == held.token).then_some(claim.remote)
     }
 
     /// Ends the claim here, as the authority did. What cannot be kept here it keeps.
@@ -293,23 +306,29 @@ impl Engine {
         token: u64,
         round: &mut Round,
         turn: &Turn,
-        (marked, must_keep): (Result<bool>, bool),
+        (marked, must_keep): (Result<()>, bool),
     ) -> Result<()> {
         let Turn { digest, earlier, .. } = *turn;
+        // What was not known before is known when the key is done there: the mark stands, whoever made
+        // it.
+        let settles = marked.is_ok() && !must_keep;
+        let settled = if settles { self.settle_question(round, turn) } else { Ok(()) };
         let mut shard = match self.enter(self.shard_of(digest)) {
             Ok(shard) => shard,
             Err(error) if must_keep => return Err(error),
             // Closed meanwhile; it is committed all the same.
-            Err(_) => return marked.map(|_| ()),
+            Err(_) => return marked,
         };
         let forgotten = shard.was_forgotten(digest);
-        shard.end_turn(&self.tools, &mut round.call, digest, earlier);
-        let marked = marked.inspect_err(|error| {
+        let unsure = if settles && settled.is_ok() { None } else { earlier };
+        shard.end_turn(&self.tools, &mut round.call, digest, unsure);
+        settled?;
+        marked.inspect_err(|error| {
             if let Error::LeaseLost { .. } = error {
                 shard.drop_claim(&self.tools, digest);
             }
         })?;
-        let target = (marked && !forgotten).then(|| shard.current());
+        let target = (!forgotten).then(|| shard.current());
         let kept = shard.commit(&self.tools, &mut round.call, digest, token, target);
         if kept.is_err() && !must_keep {
             shard.drop_claim(&self.tools, digest);
@@ -320,12 +339,52 @@ impl Engine {
     }
 
     /// Gives a claim back whose commit may have been applied: others may know the key as done, and have
-    /// to hear that it is not.
-    fn take_back_commit(&self, shared: &Shared, digest: Digest, token: u64) {
-        let ask = |op| shared.link.rows(vec![Step { digest: digest.into(), op }]).pop();
-        let (token, keep, value) = (shared.token(token), shared.keep, &[]);
-        if let Some(Ok(RowAnswer::Committed)) = ask(RowOp::Commit { token, keep, value }) {
-            let _ = ask(RowOp::Forget { keep: shared.forget_keep });
-        }
+    /// to hear that it is not. While that is not certain the next call for the key goes on with it.
+    fn take_back_commit(&self, shared: &Shared, digest: Digest, number: u64, remote: Remote) {
+        let (token, keep, value) = (shared.token(number), shared.keep, &[]);
+        let _ = self.drive(
+            shared,
+            &[digest],
+            (&Cell::new(true), OnOutage::Fail),
+            |shard, _, at, digest| {
+                // A claim that is renewed was never committed.
+                self.turn(shard, at, digest, RowOp::Renew { token, lease: TAKEN_BACK, keep })
+            },
+            |round, turn, answer| {
+                let knew = remote.fence > 0;
+                turn.op = match (turn.op, answer) {
+                    (RowOp::Renew { .. }, Ok(RowAnswer::Renewed)) => RowOp::Abandon { token },
+                    (RowOp::Renew { .. }, Ok(RowAnswer::Lost)) => {
+                        RowOp::Commit { token, keep, value }
+                    }
+                    // Such a claim is committed by an observation.
+                    (RowOp::Commit { .. }, Ok(RowAnswer::Lost)) if !knew => {
+                        RowOp::Observe { token, keep, value }
+                    }
+                    (RowOp::Commit { .. }, Ok(RowAnswer::Committed))
+                    | (RowOp::Observe { .. }, Ok(RowAnswer::Marked)) => {
+                        RowOp::Forget { keep: shared.forget_keep }
+                    }
+                    (_, answer) => {
+                        let (sent_ns, last_ns) = (remote.commit_ns, round.asked_ns);
+                        let doubt = Unsure { observed: true, token, sent_ns, last_ns };
+                        let settled = matches!(
+                            (turn.op, &answer),
+                            (RowOp::Commit { .. }, Ok(RowAnswer::Lost))
+                                | (RowOp::Observe { .. }, Ok(RowAnswer::Duplicate { .. }))
+                                | (RowOp::Observe { .. }, Ok(RowAnswer::InFlight { .. }))
+                                | (RowOp::Abandon { .. }, Ok(RowAnswer::Abandoned))
+                                | (RowOp::Forget { .. }, Ok(RowAnswer::Forgotten { .. }))
+                        );
+                        let unsure = if settled { turn.earlier } else { Some(doubt) };
+                        if let Ok(mut shard) = self.enter(self.shard_of(digest)) {
+                            shard.end_turn(&self.tools, &mut round.call, digest, unsure);
+                        }
+                        return Next::Done(Ok(()));
+                    }
+                };
+                Next::Again
+            },
+        );
     }
 }

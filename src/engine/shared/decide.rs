@@ -237,13 +237,18 @@ impl Deciding<'_> {
                 Next::Again
             }
             (RowOp::Observe { .. }, Ok(RowAnswer::Marked)) => {
-                // It lives for a window from when it was marked, which may be long ago if the reply was
-                // lost: from now.
                 let late = self.engine.time.now().saturating_sub(turn.sent_ns);
                 if late <= self.shared.slack_ns {
-                    return Next::Done(Ok(self.won(round, turn)));
+                    return Next::Done(self.won(round, turn));
                 }
-                (turn.won, turn.op) = (true, self.refresh());
+                // It lives for a window from when it was marked: it has to be from now.
+                (turn.won, turn.op) = match turn.earlier {
+                    // Marked by this call, so its end is far.
+                    None => (true, self.refresh()),
+                    // It may have ended when the next step comes, and another have marked the key: that
+                    // must not be refreshed.
+                    Some(unsure) => (false, RowOp::Abandon { token: unsure.token }),
+                };
                 Next::Again
             }
             (RowOp::Claim { .. }, Ok(RowAnswer::Granted { fence })) => {
@@ -263,10 +268,10 @@ impl Deciding<'_> {
                 Next::Done(Ok(Said::InFlight(lease_left)))
             }
             (RowOp::Refresh { .. }, Ok(RowAnswer::Refreshed)) if turn.won => {
-                Next::Done(Ok(self.won(round, turn)))
+                Next::Done(self.won(round, turn))
             }
             (RowOp::Refresh { .. }, Ok(RowAnswer::Refreshed)) => {
-                Next::Done(Ok(self.refreshed(round, turn)))
+                Next::Done(Ok(self.refreshed(round, turn, None)))
             }
             (RowOp::Refresh { .. }, Ok(RowAnswer::Absent)) if turn.known_here => {
                 // It has just expired there, or was forgotten: that it is refreshed cannot be told.
@@ -301,30 +306,35 @@ impl Deciding<'_> {
         &self,
         round: &mut Round,
         turn: &Turn,
+        unsure: Option<Unsure>,
         keep: impl FnOnce(&mut Shard, &mut Call) -> Result<()>,
     ) {
         let tools = &self.engine.tools;
         let kept = self.engine.enter(self.engine.shard_of(turn.digest)).and_then(|mut shard| {
             let kept = keep(&mut shard, &mut round.call);
-            shard.end_turn(tools, &mut round.call, turn.digest, None);
+            shard.end_turn(tools, &mut round.call, turn.digest, unsure);
             kept
         });
         self.shared.not_kept.fetch_add(u64::from(kept.is_err()), Relaxed);
     }
 
-    fn won(&self, round: &mut Round, turn: &Turn) -> Said {
-        self.keep(round, turn, |shard, call| {
+    fn won(&self, round: &mut Round, turn: &Turn) -> Result<Said> {
+        if let Err(error) = self.engine.settle_question(round, turn) {
+            self.end(round, turn, turn.earlier, |_| {});
+            return Err(error);
+        }
+        self.keep(round, turn, None, |shard, call| {
             shard.new += 1;
             shard.record_won(&self.engine.tools, call, turn.digest)
         });
-        Said::New(None)
+        Ok(Said::New(None))
     }
 
     /// The authority holds the key for so long already: it is kept here in the slice of that time, so
     /// that it does not live longer here than there.
     fn duplicate(&self, round: &mut Round, turn: &Turn, age: Duration) -> Said {
         let seen_ns = round.asked_ns.saturating_sub(crate::time::nanos(age));
-        self.keep(round, turn, |shard, call| {
+        self.keep(round, turn, None, |shard, call| {
             shard.counters.duplicate += 1;
             let slice = shard.catalog.slice_at(seen_ns);
             let target = slice.map(|s| Target { slice: s.sequence, column: s.column });
@@ -340,9 +350,9 @@ impl Deciding<'_> {
     }
 
     /// The mark lives on from now, there and here.
-    fn refreshed(&self, round: &mut Round, turn: &Turn) -> Said {
+    fn refreshed(&self, round: &mut Round, turn: &Turn, unsure: Option<Unsure>) -> Said {
         let tools = &self.engine.tools;
-        self.keep(round, turn, |shard, call| {
+        self.keep(round, turn, unsure, |shard, call| {
             let target = shard.current();
             let mask = shard.suspects(turn.digest);
             match shard.find(turn.digest, mask)? {
@@ -359,16 +369,23 @@ impl Deciding<'_> {
     }
 
     fn granted(&self, round: &mut Round, turn: &Turn, fence: u64) -> Result<Said> {
-        let granted = self.grant(round, turn, fence);
+        let granted = self.grant(round, turn, fence, None);
         if granted.is_err() {
             self.engine.give_back(self.shared, turn.digest, turn.number);
         }
         granted
     }
 
-    /// Grants a claim here, as the authority did. Its lease counts from before it was asked.
-    fn grant(&self, round: &mut Round, turn: &Turn, fence: u64) -> Result<Said> {
-        let Wanted::Claim(lease_ns, notes) = self.wanted else { return Ok(self.won(round, turn)) };
+    /// Grants a claim here, as the authority did. Its lease counts from before it was asked. `unsure` is
+    /// what stays unknown meanwhile.
+    fn grant(
+        &self,
+        round: &mut Round,
+        turn: &Turn,
+        fence: u64,
+        unsure: Option<Unsure>,
+    ) -> Result<Said> {
+        let Wanted::Claim(lease_ns, notes) = self.wanted else { return self.won(round, turn) };
         let (digest, now_ns) = (turn.digest, round.asked_ns);
         let request =
             ClaimRequest { digest, now_ns, lease_ns, event_ns: None, note: notes(turn.at) };
@@ -378,7 +395,7 @@ impl Deciding<'_> {
             Ok(()) => shard.grant(tools, &mut round.call, &request, turn.number),
             Err(error) => Err(error.again()),
         };
-        shard.end_turn(tools, &mut round.call, digest, None);
+        shard.end_turn(tools, &mut round.call, digest, unsure);
         granted?;
         if let Some(claim) = shard.claims.get_mut(&digest) {
             claim.remote.fence = fence;
@@ -395,25 +412,28 @@ impl Deciding<'_> {
             self.end(round, turn, unsure, |_| {});
             return Err(self.shared.error(failure, unsure.is_some()));
         }
-        let assumed = self.assume(round, turn);
+        let assumed = self.assume(round, turn, unsure);
         if assumed.is_err() {
             self.end(round, turn, unsure, |_| {});
         }
         assumed
     }
 
-    /// Goes on without the authority.
-    fn assume(&self, round: &mut Round, turn: &mut Turn) -> Result<Said> {
+    /// Goes on without the authority. What was asked and not answered stays: a key that is live here
+    /// hides it, and when it is not any more, the mark that it may have made is not taken for another's.
+    fn assume(&self, round: &mut Round, turn: &mut Turn, unsure: Option<Unsure>) -> Result<Said> {
         if turn.known_here {
             self.engine.note_assumed(self.shared)?;
-            return Ok(self.refreshed(round, turn));
+            return Ok(self.refreshed(round, turn, unsure));
         }
         self.engine.assume_new(self.shared)?;
         if let Wanted::Claim(..) = self.wanted {
             if turn.number == 0 {
                 self.begin(turn);
             }
-            return self.grant(round, turn, 0);
+            // The guard has the token of this very claim, and ends it.
+            let unsure = unsure.filter(|unsure| unsure.token != turn.token);
+            return self.grant(round, turn, 0, unsure);
         }
         if let Err(error) = &round.begun {
             return Err(error.again());
@@ -422,7 +442,7 @@ impl Deciding<'_> {
         let mut shard = self.engine.enter(self.engine.shard_of(turn.digest))?;
         shard.record_won(tools, &mut round.call, turn.digest)?;
         shard.new += 1;
-        shard.end_turn(tools, &mut round.call, turn.digest, None);
+        shard.end_turn(tools, &mut round.call, turn.digest, unsure);
         round.relies.push(turn.at);
         Ok(Said::New(None))
     }

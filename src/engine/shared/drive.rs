@@ -46,7 +46,10 @@ impl Turn {
         let asked = Unsure { observed, token: self.token, sent_ns: self.sent_ns, last_ns };
         let earlier = self.earlier.map(|earlier| Unsure { last_ns, ..earlier });
         match self.op {
-            RowOp::Refresh { .. } => self.won.then_some(asked),
+            RowOp::Refresh { .. } if self.won => Some(asked),
+            // Nobody was asked yet whether what is unknown was applied.
+            RowOp::Refresh { .. } if self.known_here => earlier,
+            RowOp::Refresh { .. } => None,
             RowOp::Observe { .. } | RowOp::Claim { .. } if self.earlier.is_none() => {
                 failure.undecided.then_some(asked)
             }
@@ -81,6 +84,8 @@ pub(super) struct Round {
     pub(super) asked_ns: i64,
     /// Places of answers that rely on what was written here.
     pub(super) relies: Vec<usize>,
+    /// Questions that were settled, and are not when what was written here is lost.
+    pub(super) settled: Vec<(Digest, Unsure)>,
 }
 
 /// More round trips than any key needs, unless others change it all the time.
@@ -205,7 +210,8 @@ impl Engine {
                 Ok(call) => (call, Ok(())),
                 Err(error) => (Call::default(), Err(error)),
             };
-            let mut round = Round { call, begun, asked_ns, relies: Vec::new() };
+            let mut round =
+                Round { call, begun, asked_ns, relies: Vec::new(), settled: Vec::new() };
             let mut again = Vec::new();
             for (mut turn, answer) in turns.into_iter().zip(answers) {
                 match answered(&mut round, &mut turn, answer) {
@@ -217,9 +223,35 @@ impl Engine {
                 for at in round.relies {
                     said[at] = Some(Err(error.again()));
                 }
+                self.unsettle_questions(round.settled);
             }
             self.claims.changed();
             turns = again;
         }
+    }
+
+    /// Notes that a question of a turn has its answer, which must not be told without that. `Err`: it is
+    /// not noted, and the turn goes on with the question.
+    pub(super) fn settle_question(&self, round: &mut Round, turn: &Turn) -> Result<()> {
+        let Some(earlier) = turn.earlier else { return Ok(()) };
+        if let Err(error) = &round.begun {
+            return Err(error.again());
+        }
+        let mut shard = self.enter(self.shard_of(turn.digest))?;
+        shard.settle(&self.tools, &mut round.call, turn.digest)?;
+        round.relies.push(turn.at);
+        round.settled.push((turn.digest, Unsure { last_ns: round.asked_ns, ..earlier }));
+        Ok(())
+    }
+
+    fn unsettle_questions(&self, settled: Vec<(Digest, Unsure)>) {
+        let mut call = Call::default();
+        for (digest, unsure) in settled {
+            if let Ok(mut shard) = self.enter(self.shard_of(digest)) {
+                shard.unsettle(&self.tools, &mut call, digest, unsure);
+            }
+        }
+        // Without it, it is known until the process ends.
+        let _ = self.finish(call);
     }
 }

@@ -157,6 +157,14 @@ impl Engine {
     /// Finds the authority, and agrees with it on the space.
     pub(super) fn connect(&self) -> Result<()> {
         let Some(settings) = &self.config.shared else { return Ok(()) };
+        self.agree(settings)?;
+        if self.ledger.read(|manifest| manifest.space == settings.space) {
+            return Ok(());
+        }
+        self.ledger.update(|manifest| manifest.space.clone_from(&settings.space))
+    }
+
+    fn agree(&self, settings: &Settings) -> Result<()> {
         let path = || self.ledger.storage().path("");
         let me: std::sync::Weak<Engine> = self.me.clone();
         let shared = Shared::new(&self.config, settings, &self.header, me)
@@ -228,12 +236,13 @@ impl Engine {
 }
 
 impl Watcher for Engine {
-    fn forgotten(&self, digests: &[crate::authority::Digest]) {
-        if !self.is_closed()
-            && let Err(error) = self.forget_elsewhere(digests)
-        {
-            self.note_background_error(&error);
+    fn forgotten(&self, digests: &[crate::authority::Digest]) -> bool {
+        // A store that is closed answers nothing, and reads all of it when it is opened again.
+        if self.is_closed() {
+            return true;
         }
+        let forgotten = self.forget_elsewhere(digests);
+        forgotten.inspect_err(|error| self.note_background_error(error)).is_ok()
     }
 
     fn lost(&self) {
@@ -252,11 +261,11 @@ impl Watcher for Engine {
     }
 }
 
-/// An answer that no client may give to what it was asked.
+/// An answer that no client may give to what it was asked, and that says nothing of what was applied.
 fn unfit() -> Failure {
     Failure {
-        undecided: false,
-        error: Arc::new(AuthorityError::refused("its client gave an answer that does not fit")),
+        undecided: true,
+        error: Arc::new(AuthorityError::undecided("its client gave an answer that does not fit")),
     }
 }
 

@@ -92,15 +92,21 @@ impl Engine {
         }
     }
 
-    /// Digests that the authority's log has: what is known of them here does not count any more.
+    /// Digests that the authority's log has: what is known of them here does not count any more. An
+    /// error is of one of them; the others are forgotten all the same.
     pub(super) fn forget_elsewhere(&self, digests: &[crate::authority::Digest]) -> Result<()> {
         let digests: Vec<Digest> =
             digests.iter().filter_map(|digest| Digest::from_bytes(*digest.as_bytes())).collect();
         let mut call = Call::default();
+        let mut failed = Ok(());
         let forgotten = self.for_each_of_batch(digests.into_iter(), |shard, _, digest| {
-            shard.forget_elsewhere(&self.tools, &mut call, digest)
+            if let Err(error) = shard.forget_elsewhere(&self.tools, &mut call, digest) {
+                failed = Err(error);
+            }
+            Ok(())
         });
-        forgotten.and(self.finish(call))
+        let finished = self.finish(call);
+        forgotten.and(failed).and(finished)
     }
 
     /// Whether keys are live. Nothing is marked, and nothing kept.
