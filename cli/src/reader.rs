@@ -14,7 +14,7 @@ use crate::record::{Batch, Splitter};
 
 /// As much as is read at once: large enough to make system calls and hand-overs cheap, small enough
 /// to stay in the second-level cache until the lines are written.
-const BLOCK_LEN: usize = 128 * 1024;
+const BLOCK_LEN: usize = 256 * 1024;
 /// The longest record, within which places are kept in 32 bits.
 const MAX_BLOCK_LEN: usize = 1 << 31;
 /// One is being filled, one is being decided, and one waits between.
