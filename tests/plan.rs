@@ -87,6 +87,30 @@ fn memory_disk_and_files_stay_within_the_plan() {
     }
 }
 
+/// All keys of the limit in one slice: its filter is rebuilt for more than the limit, and counted.
+#[test]
+fn a_burst_in_one_slice_stays_within_the_plan() {
+    const KEYS: u64 = 400_000;
+    let (dir, clock) = (TempDir::new().unwrap(), ManualClock::new(start()));
+    let builder = Dedup::builder()
+        .window(WINDOW)
+        .slices(6)
+        .expected_keys(KEYS)
+        .max_keys(KEYS)
+        .shards(1)
+        .clock(clock.clone());
+    let store = builder.clone().open(dir.path()).unwrap();
+    let planned = store.stats().filter_capacity;
+    for first in (0..KEYS).step_by(20_000) {
+        let batch: Vec<_> = (first..first + 20_000).map(u64::to_le_bytes).collect();
+        assert!(store.observe_batch(&batch).unwrap().iter().all(|v| *v == Verdict::New));
+        check(&store, dir.path(), &builder, &format!("after {first} keys"));
+        store.settle();
+        check(&store, dir.path(), &builder, &format!("after {first} keys, settled"));
+    }
+    assert!(store.stats().filter_capacity > planned, "no filter was rebuilt");
+}
+
 /// What has expired leaves nothing behind, without a reopening.
 #[test]
 fn what_has_expired_leaves_no_files() {
