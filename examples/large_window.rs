@@ -4,6 +4,7 @@
 //! `cargo run --release --example large_window -- DIR 1000000000`
 
 use std::error::Error;
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use onceonly::Dedup;
@@ -17,7 +18,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let window = Duration::from_secs(3600);
     let dedup = Dedup::builder().window(window).expected_keys(keys).open(dir)?;
-    println!("filter of {} MB", dedup.stats().memory_bytes / 1_000_000);
+    let mut out = io::stdout();
+    writeln!(out, "memory {} MB", dedup.stats().memory_bytes / 1_000_000)?;
     let (begin, mut number) = (Instant::now(), 0);
     for seconds in (5..=25).step_by(5) {
         while begin.elapsed() < Duration::from_secs(seconds) {
@@ -25,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             dedup.observe_batch(&batch)?;
             number += BATCH;
         }
-        println!("after {seconds} s: {number} keys");
+        writeln!(out, "after {seconds} s: {number} keys")?;
     }
     dedup.close()?;
     Ok(())
