@@ -42,6 +42,9 @@ pub struct Stats {
     pub filter_capacity: u64,
     /// Shards whose filter is being rebuilt (all their keys are looked up in the exact set).
     pub filters_rebuilding: u64,
+    /// Filters of shards that are in memory alone, because the kernel would hold up who changes a file
+    /// of that size all over. The next open rebuilds them.
+    pub filters_in_memory: u64,
     /// Live keys. A key that was refreshed counts once.
     pub keys_live: u64,
     /// Resident bytes: filter, index of unsealed records, unsealed records, claims.

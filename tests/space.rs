@@ -284,3 +284,57 @@ fn answers_are_exact_while_filters_are_rebuilt() {
     assert_eq!(store.observe("new without a filter").unwrap(), Verdict::Duplicate);
     assert!(!live(&store, 100).contains(&true));
 }
+
+fn wait_for_filters(store: &Dedup) {
+    let asked = std::time::Instant::now();
+    while store.stats().filters_rebuilding > 0 {
+        assert!(asked.elapsed() < Duration::from_secs(60), "the filters are not rebuilt");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn has_filter_files(disk: &SimDisk) -> bool {
+    disk.names().iter().any(|name| name.contains("filter"))
+}
+
+/// Filters so large that the kernel would hold up who changes them in a file are in memory alone. They
+/// grow there, and are built anew whenever the store is opened, also after a kill.
+#[test]
+fn filters_beyond_what_may_be_dirty_are_in_memory() {
+    for level in Level::ALL {
+        let (disk, clock) = (SimDisk::new(), ManualClock::new(start()));
+        disk.set_dirty_room(Some(100_000));
+        let store = builder(level, &clock).open_simulated(&disk).unwrap();
+        assert_eq!(store.stats().filters_in_memory, 0, "a small one is in a file");
+        assert!(has_filter_files(&disk));
+        for number in 0..60 {
+            store.observe_batch(&batch(number)).unwrap();
+        }
+        store.settle();
+        wait_for_filters(&store);
+        assert_eq!(store.stats().filters_in_memory, 2, "grown beyond what may be dirty");
+        assert!(!has_filter_files(&disk), "{:?}", disk.names());
+        assert_live(&store, 0..60, "in memory");
+
+        let disk = disk.snapshot().after_kill();
+        let store = builder(level, &clock).expected_keys(100_000).open_simulated(&disk).unwrap();
+        let recovery = store.stats().recovery;
+        assert_eq!(recovery.filters_rebuilt, 2);
+        assert!(recovery.rebuild_reason.unwrap().contains("in memory"));
+        assert_live(&store, 0..60, "while they are built");
+        wait_for_filters(&store);
+        let stats = store.stats();
+        assert_eq!((stats.filters_in_memory, has_filter_files(&disk)), (2, false));
+        assert_live(&store, 0..60, "built anew");
+        assert!(!live(&store, 60).contains(&true), "a false duplicate");
+        store.observe_batch(&batch(60)).unwrap();
+        store.close().unwrap();
+
+        // With room for it, it goes to a file.
+        disk.set_dirty_room(None);
+        let store = builder(level, &clock).open_simulated(&disk).unwrap();
+        wait_for_filters(&store);
+        assert_eq!((store.stats().filters_in_memory, has_filter_files(&disk)), (0, true));
+        assert_live(&store, 0..61, "in a file");
+    }
+}

@@ -40,7 +40,7 @@ pub(crate) use claims::{Attempt, Grant};
 pub(crate) use open::{open_dir, open_in_memory, read_header, read_manifest};
 #[cfg(feature = "test-storage")]
 pub(crate) use open::{open_dir_on_boot, open_simulated};
-pub(crate) use rebuild::FilterFile;
+pub(crate) use rebuild::FilterSet;
 pub(crate) use recover::in_order;
 pub(crate) use shared::Held;
 

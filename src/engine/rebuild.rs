@@ -22,7 +22,7 @@ use crate::format::names::{self, Kind};
 use crate::format::{PAGE, StoreId};
 use crate::journal::Segment;
 use crate::plan::{Sizes, shard_blocks};
-use crate::storage::{Advice, Region, Storage};
+use crate::storage::{Advice, Region, Storage, allocate};
 
 /// The filter is rebuilt when there are this many times the keys it was sized for.
 const GROW_AT: f64 = 1.4;
@@ -80,14 +80,16 @@ impl Engine {
         }
         let blocks = shard_blocks(&self.config, self.maintenance.filter_keys.load(Acquire));
         let mut due = Vec::new();
-        // One that the manifest does not name any more cannot be trusted.
+        // A file that the manifest does not name any more cannot be trusted.
         let named: HashSet<usize> = self
             .ledger
             .read(|manifest| manifest.filters.iter().map(|filter| filter.shard as usize).collect());
         for index in 0..self.shards.len() {
             let shard = self.enter(index)?;
-            let is_named = named.contains(&index);
-            if !is_named || shard.filter.as_ref().is_none_or(|filter| filter.blocks() < blocks) {
+            let is_good = |filter: &Filter| {
+                filter.blocks() >= blocks && (filter.is_passing() || named.contains(&index))
+            };
+            if !shard.filter.as_ref().is_some_and(is_good) {
                 due.push(index);
             }
         }
@@ -99,13 +101,15 @@ impl Engine {
         let (storage, store) = (self.ledger.storage(), self.header.store);
         let shards = self.shards.len();
         self.maintenance.rebuild_failed.store(true, Release);
-        let file = FilterFile::create(storage, store, number, shards, blocks, columns)?;
-        file.region.advise(Advice::PopulateWrite);
-        let rebuilt = due.into_iter().try_for_each(|index| match file.filter(index) {
-            Some(filter) => self.rebuild(index, filter, number),
+        let set = FilterSet::create(storage, store, number, shards, blocks, columns)?;
+        set.region.advise(Advice::PopulateWrite);
+        let rebuilt = due.into_iter().try_for_each(|index| match set.filter(index) {
+            Some(filter) => self.rebuild(index, filter, set.file),
             None => Ok(()),
         });
-        self.remove_unused_filters(number);
+        if let Some(file) = set.file {
+            self.remove_unused_filters(file);
+        }
         self.maintenance.rebuild_failed.store(rebuilt.is_err(), Release);
         rebuilt
     }
@@ -121,7 +125,7 @@ impl Engine {
         }
     }
 
-    fn rebuild(&self, index: usize, filter: Filter, file: u64) -> Result<()> {
+    fn rebuild(&self, index: usize, filter: Filter, file: Option<u64>) -> Result<()> {
         let rebuilt = self.begin_building(index, filter).and_then(|source| {
             self.fill(index, &source)?;
             self.replace_filter(index, file)
@@ -235,8 +239,8 @@ impl Engine {
         })
     }
 
-    /// Names the new filter in the manifest, then uses it alone.
-    fn replace_filter(&self, index: usize, file: u64) -> Result<()> {
+    /// Names the new filter in the manifest if it is in a file, then uses it alone.
+    fn replace_filter(&self, index: usize, file: Option<u64>) -> Result<()> {
         let mut replaced = None;
         self.ledger.update(|manifest| {
             manifest.filters.retain(|entry| {
@@ -246,7 +250,7 @@ impl Engine {
                 }
                 stays
             });
-            manifest.filters.push(FilterEntry { file, shard: index as u32 });
+            manifest.filters.extend(file.map(|file| FilterEntry { file, shard: index as u32 }));
         })?;
         let old = {
             let mut shard = self.enter(index)?;
@@ -264,16 +268,19 @@ impl Engine {
     }
 }
 
-/// A file with the filters of all shards, one after the other, and the header in the last page: so
-/// the blocks begin where a huge page can, and small filters share one.
-pub(crate) struct FilterFile {
+/// The filters of all shards, one after the other, and a header in the last page: so the blocks begin
+/// where a huge page can, and small filters share one. They are in a file; in memory alone where the
+/// kernel would hold up who changes so large a file all over.
+pub(crate) struct FilterSet {
     region: Region,
+    /// The number of the file.
+    pub(super) file: Option<u64>,
     shards: usize,
     blocks: u32,
     columns: Columns,
 }
 
-impl FilterFile {
+impl FilterSet {
     fn bytes(shards: usize, blocks: u32) -> u64 {
         let filters = Filter::bytes(blocks).saturating_mul(shards as u64);
         let len = filters.next_multiple_of(PAGE as u64) + PAGE as u64;
@@ -281,6 +288,7 @@ impl FilterFile {
         if len < 4 * HUGE_PAGE { len } else { len.next_multiple_of(HUGE_PAGE) }
     }
 
+    /// New filters, all empty, as file `file` if they are in one.
     pub(super) fn create(
         storage: &dyn Storage,
         store: StoreId,
@@ -289,13 +297,21 @@ impl FilterFile {
         blocks: u32,
         columns: Columns,
     ) -> Result<Self> {
-        let len = FilterFile::bytes(shards, blocks);
+        let len = FilterSet::bytes(shards, blocks);
+        if !is_for_file(len, storage) {
+            let region = allocate(len).ok_or_else(|| {
+                let place = storage.path("the filters, in memory");
+                Error::io("allocating", place, std::io::ErrorKind::OutOfMemory)
+            })?;
+            region.advise(Advice::HugePages);
+            return Ok(FilterSet { region, file: None, shards, blocks, columns });
+        }
         let region = storage.create(&names::numbered(Kind::Filter, file), len)?;
         region.advise(Advice::HugePages);
         let fields = [shards as u64, u64::from(blocks), u64::from(columns.count()), 0, 0, 0];
         let header = FileHeader { kind: FileKind::Filter, store, id: file, fields };
         region.write_bytes(len as usize - PAGE, &header.encode());
-        Ok(FilterFile { region, shards, blocks, columns })
+        Ok(FilterSet { region, file: Some(file), shards, blocks, columns })
     }
 
     /// Maps a file that the manifest names; an error says why it has to be rebuilt.
@@ -320,12 +336,12 @@ impl FilterFile {
         let shards = usize::try_from(shards).unwrap_or(0);
         let fits = blocks > 0
             && (1..=4096).contains(&shards)
-            && FilterFile::bytes(shards, blocks) == region.len() as u64;
+            && FilterSet::bytes(shards, blocks) == region.len() as u64;
         if !fits || count != u64::from(columns.count()) {
             return Err(damaged("its geometry is another one"));
         }
         region.advise(Advice::HugePages);
-        Ok(FilterFile { region, shards, blocks, columns })
+        Ok(FilterSet { region, file: Some(file), shards, blocks, columns })
     }
 
     /// The filter of one shard.
@@ -335,8 +351,15 @@ impl FilterFile {
         }
         let len = Filter::bytes(self.blocks) as usize;
         let part = self.region.part(shard * len, len);
-        Some(Filter::new(part, self.blocks, self.columns))
+        let filter = Filter::new(part, self.blocks, self.columns);
+        Some(if self.file.is_some() { filter } else { filter.passing() })
     }
+}
+
+/// Whether filters of so many bytes may be a mapped file. Segments and sealed parts are dirty too: a
+/// quarter of the room is theirs.
+fn is_for_file(bytes: u64, storage: &dyn Storage) -> bool {
+    bytes <= storage.dirty_room() / 4 * 3
 }
 
 #[cfg(all(test, not(loom), not(miri)))]
@@ -363,13 +386,13 @@ mod tests {
         let (number, blocks) = (engine.ledger.next_file(), 1_000);
         let columns = Columns::for_slices(engine.config.slices);
         let (storage, store) = (engine.ledger.storage(), engine.header.store);
-        let file = FilterFile::create(storage, store, number, 1, blocks, columns).unwrap();
+        let file = FilterSet::create(storage, store, number, 1, blocks, columns).unwrap();
         let source = engine.begin_building(0, file.filter(0).unwrap()).unwrap();
         // Some chunks of the journal more than there were.
         mark(1_000..2_500);
         engine.fill(0, &source).unwrap();
         mark(2_500..2_600);
-        engine.replace_filter(0, number).unwrap();
+        engine.replace_filter(0, Some(number)).unwrap();
         let is_in_use = |shard: &crate::shard::Shard| {
             shard.filter.as_ref().is_some_and(|filter| filter.blocks() == blocks)
         };

@@ -126,6 +126,8 @@ fn add_shard(stats: &mut Stats, shard: &Shard) {
     stats.filter_positive += counters.filter_positive;
     stats.filter_false_positive += counters.filter_false_positive;
     stats.filters_rebuilding += u64::from(shard.filter.is_none() || shard.building.is_some());
+    let is_passing = shard.filter.as_ref().is_some_and(Filter::is_passing);
+    stats.filters_in_memory += u64::from(is_passing);
     let filters = [&shard.filter, &shard.building];
     for filter in filters.into_iter().flatten() {
         stats.memory_bytes += Filter::bytes(filter.blocks());

@@ -37,6 +37,8 @@ pub(crate) struct Filter {
     last_row: u64,
     /// Several keys share a row side by side.
     has_lanes: bool,
+    /// No file stands behind it: it goes with the process.
+    passing: bool,
     clear: clear::ClearFn,
 }
 
@@ -223,7 +225,18 @@ impl Filter {
         };
         let last_row = repeat(columns.usable_rows() as u8);
         let has_lanes = columns.lanes() > 1;
-        Filter { region, blocks, columns, row, last_row, has_lanes, clear: clear::choose() }
+        let clear = clear::choose();
+        Filter { region, blocks, columns, row, last_row, has_lanes, passing: false, clear }
+    }
+
+    /// The filter as one of which no file is left when the process ends.
+    pub(crate) fn passing(self) -> Self {
+        Filter { passing: true, ..self }
+    }
+
+    /// Whether it goes with the process.
+    pub(crate) fn is_passing(&self) -> bool {
+        self.passing
     }
 
     #[inline]

@@ -4,7 +4,7 @@ use super::Verification;
 use super::View;
 use crate::catalog::Slice;
 use crate::digest::Digest;
-use crate::engine::FilterFile;
+use crate::engine::FilterSet;
 use crate::error::{Error, Result};
 use crate::filter::{Columns, Filter};
 use crate::format::names::{self, Kind};
@@ -75,7 +75,7 @@ impl View {
         for number in files {
             found.files_checked += 1;
             let (storage, store) = (&self.storage, self.header.store);
-            let file = match FilterFile::open(storage, store, number, columns, false) {
+            let file = match FilterSet::open(storage, store, number, columns, false) {
                 Ok(file) => file,
                 Err(error) => {
                     self.note(found, Err(error))?;

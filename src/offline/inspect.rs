@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{View, duration};
 use crate::catalog::Slice;
 use crate::digest::{Digest, DigestKind};
-use crate::engine::FilterFile;
+use crate::engine::FilterSet;
 use crate::error::Result;
 use crate::filter::{Columns, SAMPLE_BLOCKS, SAMPLE_FILTERS, Sample};
 use crate::format::names::{self, Kind};
@@ -131,7 +131,7 @@ impl View {
         let mut sample = Sample::default();
         let filters = self.manifest.filters.iter().take(SAMPLE_FILTERS).filter_map(|entry| {
             let (storage, store) = (&self.storage, self.header.store);
-            let file = FilterFile::open(storage, store, entry.file, columns, false).ok()?;
+            let file = FilterSet::open(storage, store, entry.file, columns, false).ok()?;
             file.filter(entry.shard as usize)
         });
         filters.for_each(|filter| filter.sample(SAMPLE_BLOCKS, &mut sample));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{FileWriter, Origin, Region, Storage, place};
+use super::{FileWriter, Origin, Region, Storage, dirty, place};
 use crate::digest::checksum;
 use crate::error::{Error, Result};
 use crate::format::names;
@@ -403,6 +403,10 @@ impl Storage for DirStorage {
 
     fn release(&self) {
         unlock(self.lock.lock().take());
+    }
+
+    fn dirty_room(&self) -> u64 {
+        dirty::room(place::kind_of(&self.dir))
     }
 
     fn is_lasting(&self) -> bool {

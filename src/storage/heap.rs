@@ -23,7 +23,8 @@ enum File {
 #[cfg(not(miri))]
 const MAP_FROM: u64 = 1 << 21;
 
-fn allocate(len: u64) -> Option<Region> {
+/// Zero bytes that no file stands behind; `None` when memory is refused.
+pub(crate) fn allocate(len: u64) -> Option<Region> {
     #[cfg(not(miri))]
     if len >= MAP_FROM {
         let map = memmap2::MmapMut::map_anon(usize::try_from(len).ok()?).ok()?;
@@ -117,6 +118,10 @@ impl Storage for HeapStorage {
     }
 
     fn release(&self) {}
+
+    fn dirty_room(&self) -> u64 {
+        u64::MAX
+    }
 
     fn is_lasting(&self) -> bool {
         false

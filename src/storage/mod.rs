@@ -2,6 +2,7 @@
 //! [`Region`]s and names, and does not know which.
 
 mod dir;
+mod dirty;
 mod heap;
 mod origin;
 mod place;
@@ -12,7 +13,7 @@ pub(crate) mod sim;
 use std::path::PathBuf;
 
 pub(crate) use dir::DirStorage;
-pub(crate) use heap::HeapStorage;
+pub(crate) use heap::{HeapStorage, allocate};
 pub(crate) use origin::Origin;
 #[cfg(feature = "test-storage")]
 pub(crate) use place::refuse_unfit;
@@ -88,6 +89,9 @@ pub(crate) trait Storage: Send + Sync {
 
     /// Gives the directory to its next owner.
     fn release(&self);
+
+    /// Bytes of maps that may be changed all the time without writers being held up.
+    fn dirty_room(&self) -> u64;
 
     /// Whether anything outlives the process.
     fn is_lasting(&self) -> bool;

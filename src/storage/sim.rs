@@ -43,6 +43,7 @@ struct State {
     image: Option<Image>,
     capacity: Option<u64>,
     filesystem: u32,
+    dirty_room: Option<u64>,
     next_inode: u64,
     random: u64,
 }
@@ -212,6 +213,11 @@ impl SimDisk {
         self.disk.state.lock().capacity = bytes;
     }
 
+    /// So many bytes may be changed all the time without writers being held up; `None` for no limit.
+    pub fn set_dirty_room(&self, bytes: Option<u64>) {
+        self.disk.state.lock().dirty_room = bytes;
+    }
+
     /// The number by which `statfs` names the kind of file system; 0 for one that nobody knows.
     pub fn set_filesystem(&self, number: u32) {
         self.disk.state.lock().filesystem = number;
@@ -256,6 +262,7 @@ impl SimDisk {
             changes: Vec::new(),
             next_inode: state.next_inode,
             boot: self.disk.boot,
+            dirty_room: state.dirty_room,
         };
         for (name, file) in &state.synced {
             image.add(file);
@@ -450,6 +457,10 @@ impl Storage for SimDisk {
     }
 
     fn release(&self) {}
+
+    fn dirty_room(&self) -> u64 {
+        self.disk.state.lock().dirty_room.unwrap_or(u64::MAX)
+    }
 
     fn is_lasting(&self) -> bool {
         true

@@ -35,10 +35,19 @@ impl Numbers {
     }
 }
 
+/// A disk; of four, one whose kernel holds up who changes a filter in a file.
+fn disk(number: u64) -> SimDisk {
+    let disk = SimDisk::new();
+    if number.is_multiple_of(4) {
+        disk.set_dirty_room(Some(0));
+    }
+    disk
+}
+
 /// Runs a script and makes an image at one of its calls.
 fn interrupted(level: Level, mut rng: Rng, script: Rng) -> (Script, Image) {
     let length = 5 + rng.below(60) as usize;
-    let disk = SimDisk::new();
+    let disk = disk(length as u64);
     let mut script = Script::begin(level, script, disk.clone()).expect("a disk without faults");
     // About as many calls as such a script makes, so that most images are made at one of them.
     disk.snapshot_at(disk.calls() + 1 + rng.below(length as u64 * 6));
@@ -124,9 +133,9 @@ pub(crate) fn after_a_failing_call(level: Level, seed: u64) {
 
 pub(crate) fn fail_a_call(level: Level, numbers: Numbers) {
     let Numbers { length: mut rng, script, name, .. } = numbers;
-    let disk = SimDisk::new();
     let kind = [ErrorKind::Other, ErrorKind::StorageFull][rng.below(2) as usize];
     let fault = Fault { at: 1 + rng.below(250), for_ever: rng.below(2) == 0, kind };
+    let disk = disk(fault.at);
     disk.set_fault(Some(fault));
     let Some(mut script) = Script::begin(level, script, disk.clone()) else { return };
     script.run(30);

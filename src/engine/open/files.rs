@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Opening;
 use crate::catalog::Timeline;
 use crate::config::Config;
-use crate::engine::rebuild::FilterFile;
+use crate::engine::rebuild::FilterSet;
 use crate::engine::time::EngineTime;
 use crate::error::{Error, Result};
 use crate::exact::run::Run;
@@ -93,7 +93,7 @@ impl Opening {
             let (storage, store) = (&*self.storage, self.header.store);
             let opened = match reason {
                 Some(_) => None,
-                None => FilterFile::open(storage, store, number, columns, true).ok(),
+                None => FilterSet::open(storage, store, number, columns, true).ok(),
             };
             let Some(file) = opened else {
                 self.storage.remove(&names::numbered(names::Kind::Filter, number))?;
@@ -108,7 +108,12 @@ impl Opening {
         }
         self.report.filters_rebuilt = filters.iter().filter(|f| f.is_none()).count() as u64;
         if self.report.filters_rebuilt > 0 {
-            let reason = reason.unwrap_or("a filter was missing or damaged");
+            let absent = if entries.is_empty() {
+                "too large for a mapped file, they were kept in memory, or never came to be finished"
+            } else {
+                "a filter was missing or damaged"
+            };
+            let reason = reason.unwrap_or(absent);
             self.report.rebuild_reason = Some(reason.to_owned());
         }
         Ok(filters)
@@ -122,10 +127,12 @@ impl Opening {
         let number = self.manifest.next_file;
         self.manifest.next_file += 1;
         let (storage, store) = (&*self.storage, self.header.store);
-        let file = FilterFile::create(storage, store, number, shards, blocks, columns)?;
-        self.manifest.filters =
-            (0..shards as u32).map(|shard| FilterEntry { file: number, shard }).collect();
-        Ok((0..shards).map(|shard| file.filter(shard)).collect())
+        let set = FilterSet::create(storage, store, number, shards, blocks, columns)?;
+        if let Some(file) = set.file {
+            self.manifest.filters =
+                (0..shards as u32).map(|shard| FilterEntry { file, shard }).collect();
+        }
+        Ok((0..shards).map(|shard| set.filter(shard)).collect())
     }
 }
 

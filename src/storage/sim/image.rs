@@ -20,6 +20,7 @@ pub struct Image {
     pub(super) changes: Vec<Unsynced>,
     pub(super) next_inode: u64,
     pub(super) boot: [u8; 16],
+    pub(super) dirty_room: Option<u64>,
 }
 
 /// A change of the directory that was not synced: a name that goes, and one that is set to an inode.
@@ -47,6 +48,11 @@ impl Image {
         }
     }
 
+    fn empty_disk(&self) -> State {
+        let (next_inode, dirty_room) = (self.next_inode, self.dirty_room);
+        State { next_inode, dirty_room, ..State::default() }
+    }
+
     /// The disk as the kernel has it when only the process died.
     #[must_use]
     pub fn after_kill(&self) -> SimDisk {
@@ -57,7 +63,7 @@ impl Image {
             }
             directory.extend(set.clone());
         }
-        let mut state = State { next_inode: self.next_inode, ..State::default() };
+        let mut state = self.empty_disk();
         for (name, inode) in &directory {
             let live = &self.live[inode];
             let Some(file) = SimFile::with(*inode, live) else { continue };
@@ -85,7 +91,7 @@ impl Image {
                 directory.extend(set.clone());
             }
         }
-        let mut state = State { next_inode: self.next_inode, ..State::default() };
+        let mut state = self.empty_disk();
         for (name, inode) in directory {
             let bytes = self.mixed(inode, mix, &mut random);
             let Some(file) = SimFile::with(inode, &bytes) else { continue };
