@@ -51,6 +51,11 @@ pub(crate) enum Advice {
     PopulateWrite,
 }
 
+/// Bytes that are brought in by one call: nothing can be mapped or unmapped before it returns, and a huge
+/// page takes up to a millisecond to be cleared.
+#[cfg(target_os = "linux")]
+const POPULATE_STEP: usize = 4 << 20;
+
 struct HeapBlock {
     base: NonNull<u8>,
     layout: Layout,
@@ -158,7 +163,10 @@ impl Region {
             let offset = self.base.addr().get() - map.as_mut_ptr().addr();
             let from = offset & !4095;
             let to = (offset + self.len).next_multiple_of(4096).min(map.len());
-            let _ = map.advise_range(advice, from, to - from);
+            let step = if advice == memmap2::Advice::HugePage { usize::MAX } else { POPULATE_STEP };
+            for at in (from..to).step_by(step) {
+                let _ = map.advise_range(advice, at, step.min(to - at));
+            }
         }
         #[cfg(not(target_os = "linux"))]
         let _ = advice;
