@@ -32,11 +32,13 @@ const HEADROOM: f64 = 1.5;
 /// slices would cost several times the memory, so it grows at most this far beyond the live keys.
 const MOST_PER_LIVE_KEY: f64 = 1.5;
 const HUGE_PAGE: u64 = 2 << 20;
-/// Digests added under one lock: a few microseconds.
-const STEP: usize = 256;
+/// Digests added under one lock, half a microsecond: who waits for it does not have to sleep.
+const STEP: usize = 64;
 
 /// Where the digests of before are.
 struct Source {
+    /// The filter that gets them, to fetch its blocks without the lock.
+    filter: Filter,
     runs: Vec<Arc<Run>>,
     /// Unsealed chunks with their slices.
     chunks: Vec<(Arc<Segment>, u32, u64)>,
@@ -146,7 +148,7 @@ impl Engine {
     /// From here on the new filter gets every new key; returns where the others are.
     fn begin_building(&self, index: usize, filter: Filter) -> Result<Source> {
         let mut shard = self.enter(index)?;
-        shard.building = Some(filter);
+        shard.building = Some(filter.clone());
         let unsealed = shard.frozen.iter().map(|f| &**f).chain(&shard.active);
         let chunks = unsealed
             .flat_map(|set| {
@@ -156,7 +158,7 @@ impl Engine {
             })
             .collect();
         let runs = shard.catalog.slices.iter().flat_map(|slice| slice.runs.clone()).collect();
-        Ok(Source { runs, chunks })
+        Ok(Source { filter, runs, chunks })
     }
 
     fn fill(&self, index: usize, source: &Source) -> Result<()> {
@@ -169,30 +171,37 @@ impl Engine {
                     self.note_damage(run, &error)?;
                 }
                 digests.retain(|digest| self.shard_of(*digest) == index);
-                self.add_to_building(index, run.slice, &digests)?;
+                self.add_to_building(index, &source.filter, run.slice, &digests)?;
             }
         }
         for (segment, number, slice) in &source.chunks {
             self.stopping()?;
             digests.clear();
             digests.extend(chunk::digests(segment.chunk(*number)));
-            self.add_to_building(index, *slice, &digests)?;
+            self.add_to_building(index, &source.filter, *slice, &digests)?;
         }
         Ok(())
     }
 
-    fn add_to_building(&self, index: usize, slice: u64, digests: &[Digest]) -> Result<()> {
+    fn add_to_building(
+        &self,
+        index: usize,
+        filter: &Filter,
+        slice: u64,
+        digests: &[Digest],
+    ) -> Result<()> {
+        let mut places = Vec::with_capacity(STEP);
         for digests in digests.chunks(STEP) {
+            places.clear();
+            places.extend(digests.iter().map(|digest| filter.place(*digest)));
+            places.iter().for_each(|place| filter.prefetch(*place));
             let shard = self.enter(index)?;
             let Some(filter) = &shard.building else { return Err(Error::Closed) };
             let Some(column) = shard.catalog.slice(slice).map(|slice| slice.column) else {
                 return Ok(());
             };
-            for digest in digests {
-                filter.prefetch(filter.place(*digest));
-            }
-            for digest in digests {
-                filter.insert(filter.place(*digest), column, shard.catalog.current);
+            for place in &places {
+                filter.insert(*place, column, shard.catalog.current);
             }
         }
         Ok(())

@@ -28,6 +28,7 @@ use crate::storage::{Region, SharedCell, prefetch};
 pub(crate) const BLOCK: usize = 128;
 
 /// The part of a filter that one shard owns.
+#[derive(Clone)]
 pub(crate) struct Filter {
     region: Region,
     blocks: u32,
