@@ -43,7 +43,8 @@
 //! # Features
 //!
 //! None by default. `stream` brings `once_by_key` for streams, `serde` a [`Builder`] from a
-//! configuration file and into one, `conformance` the suite for who writes an [`authority`].
+//! configuration file and into one, `metrics` and `tracing` what an operator reads, by the facades of these
+//! names (docs/operations.md), `conformance` the suite for who writes an [`authority`].
 
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 compile_error!("onceonly supports Linux, and builds on macOS: it needs mapped files and boot time");
@@ -79,6 +80,7 @@ mod shard;
 mod stats;
 mod storage;
 mod sync;
+mod telemetry;
 mod time;
 mod verdict;
 mod worker;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of the library, ground first. A module imports only what stands before it.
-const FLOORS: [&str; 30] = [
+const FLOORS: [&str; 31] = [
     "random",
     "time",
     "key",
@@ -27,6 +27,7 @@ const FLOORS: [&str; 30] = [
     "verdict",
     "stats",
     "explain",
+    "telemetry",
     "shard",
     "config",
     "plan",

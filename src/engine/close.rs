@@ -6,6 +6,7 @@ use super::Engine;
 use crate::error::{Error, Result};
 use crate::format::names::{self, Kind};
 use crate::log::{Level, end_in};
+use crate::telemetry::events;
 
 impl Engine {
     /// Writes everything acknowledged so far to the disk.
@@ -59,6 +60,8 @@ impl Engine {
         if self.origin.is_elsewhere() {
             return Err(Error::Forked);
         }
+        // So that the last second counts too.
+        self.publish_meters();
         if !self.mark_closed() {
             return Ok(());
         }
@@ -93,6 +96,8 @@ impl Engine {
         self.ledger.storage().release();
         drop(gate);
         self.claims.changed();
-        synced.and(named)
+        let closed = synced.and(named);
+        events::closed(&self.path(), &closed);
+        closed
     }
 }

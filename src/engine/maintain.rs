@@ -16,6 +16,7 @@ use crate::format::names::{self, Kind};
 use crate::shard::Call;
 use crate::shard::active::Active;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, RwLock};
+use crate::telemetry::events;
 use crate::worker::{self, Heartbeat, Lane};
 
 /// Full segments that may wait to be sealed in a store with a hard limit.
@@ -111,6 +112,7 @@ impl Engine {
 
     pub(super) fn note_background_error(&self, error: &Error) {
         if !matches!(error, Error::Closed) {
+            events::background_error(&self.path(), error);
             self.maintenance.errors.fetch_add(1, Relaxed);
             *self.maintenance.last_error.lock() = Some(error.to_string());
         }
@@ -199,6 +201,7 @@ impl Engine {
         self.publish_sealed(&runs, &full)?;
         self.tools.journal.sealed(&full);
         self.drop_frozen(&full, frozen);
+        events::sealed(&self.path(), full.len());
         if self.maintenance.log_ended.swap(false, AcqRel) {
             self.schedule_log();
         }
@@ -458,6 +461,7 @@ pub(super) fn entry(run: &Run) -> RunEntry {
 
 impl Heartbeat for Engine {
     fn heartbeat(&self) {
+        self.publish_meters();
         if self.is_closed() || !self.maintenance.ready.load(Acquire) {
             return;
         }

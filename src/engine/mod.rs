@@ -33,6 +33,7 @@ use crate::shard::{Call, Shard, Tools};
 use crate::stats::RecoveryReport;
 use crate::storage::Origin;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, RwLock};
+use crate::telemetry::{StoreMeters, events};
 use crate::time::Timestamp;
 use crate::verdict::Verdict;
 
@@ -66,6 +67,7 @@ pub(crate) struct Engine {
     claims: claims::Claims,
     maintenance: maintain::Maintenance,
     recovery: Mutex<RecoveryReport>,
+    meters: StoreMeters,
     closed: AtomicBool,
     /// The authority, once it was found.
     shared: OnceLock<Box<shared::Shared>>,
@@ -178,7 +180,9 @@ impl Engine {
         // The anchor goes first: after a crash, time never falls behind a slice that was begun.
         self.time.record_anchor();
         self.publish(&mut window, now_ns, |_| {});
+        let slice = window.catalog.current;
         drop(window);
+        events::rotated(&self.path(), slice);
         self.schedule_upkeep();
     }
 

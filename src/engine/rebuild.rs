@@ -23,6 +23,7 @@ use crate::format::{PAGE, StoreId};
 use crate::journal::Segment;
 use crate::plan::{Sizes, shard_blocks};
 use crate::storage::{Advice, Region, Storage, allocate};
+use crate::telemetry::events;
 
 /// The filter is rebuilt when there are this many times the keys it was sized for.
 const GROW_AT: f64 = 1.4;
@@ -105,6 +106,7 @@ impl Engine {
         self.maintenance.rebuild_failed.store(true, Release);
         let set = FilterSet::create(storage, store, number, shards, blocks, columns)?;
         set.region.advise(Advice::PopulateWrite);
+        let shards_due = due.len();
         let rebuilt = due.into_iter().try_for_each(|index| match set.filter(index) {
             Some(filter) => self.rebuild(index, filter, set.file),
             None => Ok(()),
@@ -113,6 +115,9 @@ impl Engine {
             self.remove_unused_filters(file);
         }
         self.maintenance.rebuild_failed.store(rebuilt.is_err(), Release);
+        if rebuilt.is_ok() {
+            events::filters_built(&self.path(), shards_due, set.file.is_none());
+        }
         rebuilt
     }
 

@@ -1,5 +1,8 @@
 //! What the store tells about itself: statistics and explanations.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use super::Engine;
 use crate::digest::Digest;
 use crate::error::Result;
@@ -10,6 +13,24 @@ use crate::stats::{SliceStats, Stats};
 use crate::time::Timestamp;
 
 impl Engine {
+    /// What messages call the store.
+    pub(super) fn path(&self) -> PathBuf {
+        // Without the slash at its end.
+        self.ledger.storage().path("").components().collect()
+    }
+
+    /// Shows the outside how the store is doing.
+    pub(super) fn publish_meters(&self) {
+        if !self.is_closed() {
+            let store = self.path();
+            self.meters.publish(&store.to_string_lossy(), || {
+                let since_ns = self.guaranteed_since().as_unix_nanos();
+                let coverage_ns = self.window_now().saturating_sub(since_ns).max(0);
+                (self.stats(), Duration::from_nanos(coverage_ns.unsigned_abs()))
+            });
+        }
+    }
+
     pub(crate) fn stats(&self) -> Stats {
         if self.tick().is_err() {
             return Stats::default();

@@ -36,17 +36,21 @@ impl Breaker {
         }
     }
 
-    pub(super) fn succeeded(&self) {
-        *self.now.lock() = Now::default();
+    /// Whether calls had failed until now.
+    pub(super) fn succeeded(&self) -> bool {
+        std::mem::take(&mut *self.now.lock()).open_until.is_some()
     }
 
-    pub(super) fn failed(&self) {
+    /// How long no call is made now, if this is one too many.
+    pub(super) fn failed(&self) -> Option<Duration> {
         let mut now = self.now.lock();
         now.failures = now.failures.saturating_add(1);
-        if now.failures >= FAILURES {
-            now.pause = (now.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
-            now.open_until = Some(Instant::now() + now.pause);
+        if now.failures < FAILURES {
+            return None;
         }
+        now.pause = (now.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        now.open_until = Some(Instant::now() + now.pause);
+        Some(now.pause)
     }
 
     pub(super) fn state(&self) -> BreakerState {

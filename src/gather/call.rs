@@ -13,6 +13,7 @@ use super::{Failure, State};
 use crate::authority::{
     Answers, Authority, AuthorityError, Digest, Opened, Result as Told, Row, Server,
 };
+use crate::telemetry::{CallMeters, events};
 
 /// Rows of one call; a request with more has a call of its own.
 const MOST_ROWS: usize = 4_096;
@@ -32,6 +33,9 @@ pub(super) struct Worker {
     deferred: VecDeque<Arc<Ask>>,
     /// To be done when everything before it is.
     after: Option<Request>,
+    meters: CallMeters,
+    /// What messages call the authority.
+    name: String,
 }
 
 /// What goes into the next call.
@@ -68,7 +72,8 @@ impl Worker {
         state: Arc<State>,
     ) -> Self {
         let (deferred, after) = (VecDeque::new(), None);
-        Worker { authority, received, state, incarnation: None, deferred, after }
+        let (meters, name) = (CallMeters::default(), authority.name());
+        Worker { authority, received, state, incarnation: None, deferred, after, meters, name }
     }
 
     /// Works until nobody can ask any more.
@@ -162,18 +167,27 @@ impl Worker {
         let told =
             called.unwrap_or_else(|_| Err(AuthorityError::undecided("its client has panicked")));
         match &told {
-            Ok(_) => self.state.breaker.succeeded(),
-            Err(error) => {
-                // A server that refuses is there: one space without rights keeps no other from it.
-                if error.is_transient() {
-                    self.state.breaker.failed();
+            Ok(_) => {
+                if self.state.breaker.succeeded() {
+                    events::authority_up(&self.name);
                 }
-                let cause = std::error::Error::source(error);
-                let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
-                *self.state.last_error.lock() = Some(format!("{error}{cause}"));
             }
+            Err(error) => self.note_failure(error),
         }
         told
+    }
+
+    fn note_failure(&self, error: &AuthorityError) {
+        let cause = std::error::Error::source(error);
+        let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+        let text = format!("{error}{cause}");
+        // A server that refuses is there: one space without rights keeps no other from it.
+        if error.is_transient()
+            && let Some(pause) = self.state.breaker.failed()
+        {
+            events::authority_down(&self.name, &text, pause);
+        }
+        *self.state.last_error.lock() = Some(text);
     }
 
     /// Notices a server that may have lost something, before anybody hears of its answer.
@@ -332,6 +346,7 @@ impl Worker {
         rows: &[Row<'_>],
         deadline: Instant,
     ) -> Result<Answers, Failure> {
+        let begun = Instant::now();
         let told = self.call(|a| {
             let answers = a.rows(rows, deadline)?;
             match answers.rows.len() == rows.len() {
@@ -339,6 +354,7 @@ impl Worker {
                 false => Err(AuthorityError::undecided("its client answered too few rows")),
             }
         });
+        self.meters.count(&self.name, rows.len(), begun.elapsed());
         let told = told.map_err(Failure::new);
         let undecided = told.as_ref().is_err_and(|failure| failure.undecided);
         let mut spaces: Vec<(&Arc<Space>, usize)> = Vec::new();

@@ -32,6 +32,7 @@ use crate::shard::{Shard, Tools};
 use crate::stats::RecoveryReport;
 use crate::storage::{DirStorage, HeapStorage, Origin, Storage};
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, RwLock};
+use crate::telemetry::{StoreMeters, events};
 use crate::worker;
 use files::sized_keys;
 use identity::{create_header, geometry, new_manifest, refuse_mismatch, refuse_other_space};
@@ -145,6 +146,7 @@ fn open(config: Config, storage: Arc<dyn Storage>) -> Result<Arc<Engine>> {
         let _ = engine.close();
         return Err(error);
     }
+    events::opened(&engine.path(), &engine.recovery.lock());
     Ok(engine)
 }
 
@@ -216,17 +218,7 @@ impl Opening {
         let sizes = Sizes::of(&config, sized);
         let opens = self.manifest.opens;
         let ledger = Arc::new(Ledger::new(self.storage, self.manifest));
-        let level = level(config.durability, ledger.storage());
-        let tools = Tools {
-            journal: Journal::new(Arc::clone(&ledger), sizes.segment_chunks),
-            log: Log::new(Arc::clone(&ledger), level, sizes.log_bytes),
-            quota,
-            refresh_on_duplicate: config.refresh_on_duplicate,
-            holds_refreshed: self.refreshes,
-            claims_held: ClaimsHeld::new(filters.len()),
-            index_records: AtomicUsize::new(sizes.index_records),
-            indexes: Mutex::default(),
-        };
+        let tools = tools(&config, &ledger, &sizes, (quota, self.refreshes, filters.len()));
         let maintenance = Maintenance::with_filters_for(sized);
         let shard = |(number, filter)| {
             let mut shard = Shard::new(number, Arc::clone(&catalog));
@@ -253,6 +245,7 @@ impl Opening {
             claims: claims::Claims::new(opens),
             maintenance,
             recovery: Mutex::new(self.report),
+            meters: StoreMeters::default(),
             closed: AtomicBool::new(false),
             shared: std::sync::OnceLock::new(),
         });
@@ -260,6 +253,25 @@ impl Opening {
             engine.set_hint(index, &shard.lock());
         }
         Ok(engine)
+    }
+}
+
+fn tools(
+    config: &Config,
+    ledger: &Arc<Ledger>,
+    sizes: &Sizes,
+    (quota, holds_refreshed, shards): (Quota, bool, usize),
+) -> Tools {
+    let level = level(config.durability, ledger.storage());
+    Tools {
+        journal: Journal::new(Arc::clone(ledger), sizes.segment_chunks),
+        log: Log::new(Arc::clone(ledger), level, sizes.log_bytes),
+        quota,
+        refresh_on_duplicate: config.refresh_on_duplicate,
+        holds_refreshed,
+        claims_held: ClaimsHeld::new(shards),
+        index_records: AtomicUsize::new(sizes.index_records),
+        indexes: Mutex::default(),
     }
 }
 

@@ -26,6 +26,7 @@ use crate::gather::{Failure, Link, Terms, Watcher};
 use crate::random;
 use crate::stats::AuthorityStats;
 use crate::sync::{AtomicI64, AtomicU64, Mutex};
+use crate::telemetry::events;
 use crate::time::nanos;
 
 /// A store's side of an authority.
@@ -212,6 +213,9 @@ impl Engine {
         }
         let to_ns = now_ns.saturating_add(HOLE_AHEAD_NS);
         let begun_ns = *until_ns;
+        if now_ns >= begun_ns.saturating_add(HOLE_AHEAD_NS) {
+            events::assuming_new(&self.path());
+        }
         self.ledger.update(|manifest| {
             let is_it = |hole: &&mut Hole| hole.to_ns == begun_ns && hole.reason == ASSUMED;
             let goes_on = now_ns < begun_ns.saturating_add(HOLE_AHEAD_NS);
