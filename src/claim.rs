@@ -1,5 +1,6 @@
 //! Claims: a key taken for processing, with a lease and a fencing token, then committed or abandoned.
 
+mod inbox;
 mod outcome;
 
 use std::fmt;
@@ -8,12 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::authority::Dialect;
 use crate::config::OnOutage;
 use crate::digest::Digest;
 use crate::engine::{Engine, Grant, Held};
 use crate::error::{Error, Result};
 use crate::time::{Timestamp, nanos};
 
+pub use inbox::{CommitStatement, InTransaction};
 pub use outcome::{Claim, CommitError, Outcome, ProcessError};
 
 /// The longest note that a claim may carry.
@@ -130,6 +133,30 @@ impl ClaimGuard {
         self.settled.store(true, Ordering::Relaxed);
         match self.engine.commit(self.held) {
             Ok(()) => Ok(()),
+            Err(error) => {
+                let error = self.own(error);
+                Err(CommitError::new(self, error))
+            }
+        }
+    }
+
+    /// The commit as a statement for a transaction of the user's own, in the database that is the store's
+    /// authority: run it with any client beside the statements of the work, tell what it changed by
+    /// [`CommitStatement::applied`], and [`InTransaction::confirm`] it after the transaction was
+    /// committed. The key is marked exactly if the transaction was: a rolled-back one leaves no
+    /// `Duplicate`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where the authority is no database with that dialect, or there is none;
+    /// [`Error::LeaseLost`], [`Error::Closed`]; [`Error::Authority`] for a claim that was granted in an
+    /// outage and has no row: commit it as usual.
+    pub fn commit_statement(
+        self,
+        dialect: Dialect,
+    ) -> std::result::Result<CommitStatement, CommitError> {
+        self.settled.store(true, Ordering::Relaxed);
+        match self.engine.commit_statement(self.held, dialect) {
+            Ok(statement) => Ok(CommitStatement::new(self, statement)),
             Err(error) => {
                 let error = self.own(error);
                 Err(CommitError::new(self, error))

@@ -88,7 +88,11 @@ mod worker;
 pub use adapter::{ItemError, OnceByKey, OnceIterator};
 #[cfg(feature = "stream")]
 pub use adapter::{OnceByKeyStream, OnceStream};
-pub use claim::{Claim, ClaimGuard, ClaimOptions, CommitError, Outcome, ProcessError};
+pub use authority::{Dialect, SqlValue};
+pub use claim::{
+    Claim, ClaimGuard, ClaimOptions, CommitError, CommitStatement, InTransaction, Outcome,
+    ProcessError,
+};
 pub use config::{Builder, Durability, OnOutage, Ownership};
 pub use dedup::{Dedup, Scope};
 pub use digest::DigestKind;

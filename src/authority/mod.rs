@@ -46,6 +46,7 @@ mod error;
 pub mod memory;
 mod packed;
 mod rows;
+mod statement;
 mod types;
 
 use std::sync::Arc;
@@ -56,6 +57,7 @@ pub use packed::{
     Acquire, Acquired, Append, Appended, Bucket, Chunk, Progress, SliceInfo, StoredChunk,
 };
 pub use rows::{Answers, Forgotten, Row, RowAnswer, RowKind, RowOp};
+pub use statement::{Dialect, SqlValue, Statement};
 pub use types::{Digest, Opened, Server, Token};
 
 /// What a call of an authority returns.
@@ -144,6 +146,14 @@ pub trait Authority: Send + Sync + 'static {
         deadline: Instant,
     ) -> Result<Vec<Vec<StoredChunk>>>;
 
+    /// `Shared`: the statement that carries out `row`, a [`RowOp::Commit`], inside a transaction of the
+    /// user's own, in the database that this is. It changes one row if the claim is there, or was marked by
+    /// the same statement before, else none. `None` if this is no such database; that is the default.
+    fn statement(&self, row: &Row<'_>, dialect: Dialect) -> Option<Statement> {
+        let _ = (row, dialect);
+        None
+    }
+
     /// Tells whether two of them are one, so that stores which share it are asked for together.
     #[doc(hidden)]
     fn identity(&self) -> usize {
@@ -192,6 +202,10 @@ impl<A: Authority + ?Sized> Authority for Arc<A> {
         deadline: Instant,
     ) -> Result<Vec<Vec<StoredChunk>>> {
         (**self).read(space, buckets, deadline)
+    }
+
+    fn statement(&self, row: &Row<'_>, dialect: Dialect) -> Option<Statement> {
+        (**self).statement(row, dialect)
     }
 
     fn identity(&self) -> usize {

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
-use crate::authority::{Authority, AuthorityError, Opened, RowAnswer};
+use crate::authority::{
+    Authority, AuthorityError, Dialect, Opened, Row, RowAnswer, RowOp, Statement,
+};
 use crate::stats::AuthorityStats;
 use crate::storage::Origin;
 use breaker::Breaker;
@@ -56,6 +58,11 @@ impl Failure {
         let why =
             "an earlier call for the key got no reply: observe or claim it, which settles that";
         Failure::new(AuthorityError::undecided(why))
+    }
+
+    /// What was asked for cannot be had, however often.
+    pub(crate) fn refused(why: &str) -> Self {
+        Failure::new(AuthorityError::refused(why))
     }
 
     /// Others were asking for the same key, or it was changed all the time.
@@ -140,6 +147,17 @@ impl Link {
     /// What messages call the authority.
     pub(crate) fn name(&self) -> String {
         self.gatherer.authority.name()
+    }
+
+    /// The statement that makes one step of a digest inside a transaction of the user's own.
+    pub(crate) fn statement(
+        &self,
+        digest: crate::digest::Digest,
+        op: RowOp<'_>,
+        dialect: Dialect,
+    ) -> Option<Statement> {
+        let row = Row { space: &self.space.terms.space, digest: digest.into(), op };
+        self.gatherer.authority.statement(&row, dialect)
     }
 
     fn deadline(&self) -> Instant {

@@ -11,6 +11,7 @@ mod claims;
 mod fixture;
 mod forgetting;
 mod honesty;
+mod inbox;
 mod model;
 mod outages;
 mod winners;

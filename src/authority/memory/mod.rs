@@ -18,6 +18,7 @@
 mod faults;
 mod packed;
 mod rows;
+mod statement;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -28,8 +29,8 @@ use parking_lot::Mutex;
 pub use faults::{Calls, Fault};
 
 use super::{
-    Acquire, Acquired, Answers, Append, Appended, Authority, Bucket, Digest, Forgotten, Opened,
-    Result, Row, Server, SliceInfo, StoredChunk, Token,
+    Acquire, Acquired, Answers, Append, Appended, Authority, Bucket, Dialect, Digest, Forgotten,
+    Opened, Result, Row, Server, SliceInfo, SqlValue, Statement, StoredChunk, Token,
 };
 use crate::time::{Clock, ClockSource, Timestamp};
 use faults::Faults;
@@ -129,6 +130,14 @@ impl MemoryAuthority {
         })
     }
 
+    /// What a transaction with this statement does when it is committed; the number of rows that it
+    /// changes.
+    #[must_use]
+    pub fn execute(&self, params: &[SqlValue]) -> u64 {
+        let now_ns = self.now_ns();
+        statement::execute(&mut self.shared.state.lock(), params, now_ns)
+    }
+
     fn now_ns(&self) -> i64 {
         self.shared.clock.wall_nanos()
     }
@@ -198,6 +207,10 @@ impl Authority for MemoryAuthority {
                 Ok(state.space(space).forgotten_after(after, server))
             },
         )
+    }
+
+    fn statement(&self, row: &Row<'_>, dialect: Dialect) -> Option<Statement> {
+        (dialect == Dialect::Sqlite).then(|| statement::of(row)).flatten()
     }
 
     fn acquire(&self, space: &str, request: &Acquire, deadline: Instant) -> Result<Acquired> {

@@ -156,7 +156,7 @@ impl Engine {
     }
 
     /// Takes the turn for a step of a claim.
-    fn turn<T>(
+    pub(super) fn turn<T>(
         &self,
         shard: &mut Shard,
         at: usize,
@@ -293,14 +293,14 @@ impl Engine {
     }
 
     /// What the authority has to do with a claim, while it is ours.
-    fn remote(&self, held: Held) -> Option<Remote> {
+    pub(super) fn remote(&self, held: Held) -> Option<Remote> {
         let shard = self.enter(self.shard_of(held.digest)).ok()?;
         let claim = shard.claims.get(&held.digest)?;
         (claim.token == held.token).then_some(claim.remote)
     }
 
     /// Ends the claim here, as the authority did. What cannot be kept here it keeps.
-    fn end_commit(
+    pub(super) fn end_commit(
         &self,
         shared: &Shared,
         token: u64,

@@ -6,6 +6,7 @@
 mod claims;
 mod decide;
 mod drive;
+mod inbox;
 mod news;
 
 pub(crate) use claims::Held;
