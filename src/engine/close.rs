@@ -74,6 +74,7 @@ impl Engine {
         }
         // Calls that were under way when the store was closed.
         let logged = logged.and_then(|()| self.sync_log());
+        let handed = self.hand_over();
         let synced = logged.and(self.sync_files());
         let closed_ns = self.window_now();
         let covered_ns = self.time.now();
@@ -93,6 +94,6 @@ impl Engine {
         self.ledger.storage().release();
         drop(gate);
         self.claims.changed();
-        synced.and(named)
+        synced.and(named).and(handed)
     }
 }

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 pub(crate) use dir::DirStorage;
 pub(crate) use heap::HeapStorage;
-pub(crate) use origin::Origin;
+pub(crate) use origin::{Origin, Seat};
 #[cfg(feature = "test-storage")]
 pub(crate) use place::refuse_unfit;
 pub(crate) use region::{Advice, Region, SharedCell, prefetch, prefetch_block};
