@@ -10,8 +10,8 @@ use std::time::Duration;
 use crate::digest::{DigestKind, SECRET_LEN};
 use crate::error::{Error, Result};
 use crate::time::{Clock, ClockSource, nanos};
-pub(crate) use authority::Shared;
 pub use authority::{OnOutage, Ownership};
+pub(crate) use authority::{Owned, Shared};
 
 /// What an acknowledgement survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -243,8 +243,18 @@ pub(crate) struct Config {
     pub(crate) clock: ClockSource,
     /// `Ownership::Shared`.
     pub(crate) shared: Option<Shared>,
+    /// `Ownership::Exclusive`.
+    pub(crate) owned: Option<Owned>,
     /// Opened to look after the directory, not to answer: whatever space it shares.
     pub(crate) any_space: bool,
+}
+
+impl Config {
+    /// The space of an authority that the store belongs to.
+    pub(crate) fn space(&self) -> Option<&str> {
+        let owned = self.owned.as_ref().map(|owned| &owned.terms);
+        self.shared.as_ref().or(owned).map(|terms| terms.space.as_str())
+    }
 }
 
 impl Settings {
@@ -290,7 +300,7 @@ impl Settings {
             return Err(Error::config("shards", format!("is outside 1 to {MAX_SHARDS}")));
         }
         let mut config = self.checked(window_ns);
-        config.shared = self.shared(config.slice_ns)?;
+        (config.shared, config.owned) = self.with_authority(config.slice_ns)?;
         Ok(config)
     }
 
@@ -315,6 +325,7 @@ impl Settings {
             shard_bits: self.shard_count().ilog2(),
             clock: self.clock.clone(),
             shared: None,
+            owned: None,
             any_space: false,
         }
     }

@@ -13,7 +13,7 @@ use crate::engine::{self, Engine};
 use crate::error::Result;
 use crate::explain::Explanation;
 use crate::offline;
-use crate::stats::{ClaimInfo, Stats};
+use crate::stats::{ClaimInfo, Stats, WarmUp};
 use crate::time::Timestamp;
 use crate::verdict::{BatchError, Verdict};
 
@@ -128,6 +128,19 @@ impl Dedup {
         guards: impl IntoIterator<Item = ClaimGuard>,
     ) -> Vec<std::result::Result<(), CommitError>> {
         claim::commit_batch(guards)
+    }
+
+    /// Loads what owners before this store have written to the authority (`Ownership::Exclusive`), so that
+    /// no key has to be asked for any more; `progress` hears how far it has come. Other calls go on
+    /// meanwhile. Without it each part of the space is read when its first unknown key comes. A store
+    /// that knows everything already, or has no such authority, is done at once.
+    ///
+    /// # Errors
+    /// [`crate::Error::Authority`], whatever `on_outage` says: what was loaded stays, and the next call
+    /// goes on there. [`crate::Error::Full`], [`crate::Error::Io`], [`crate::Error::Closed`],
+    /// [`crate::Error::OwnershipLost`].
+    pub fn warm_up(&self, progress: impl FnMut(WarmUp)) -> Result<()> {
+        self.engine().warm_up(progress)
     }
 
     /// Writes everything acknowledged so far to the disk, so that it survives power loss.

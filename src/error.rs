@@ -155,6 +155,26 @@ pub enum Error {
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Another owner holds the space of an authority, and its lease runs: the store was not opened. Only one
+    /// store at a time may have a space with `Ownership::Exclusive`.
+    #[error(
+        "another owner holds the space at {name}, its lease has {lease_left:?} left: close that store, or wait for it with `lock_wait`"
+    )]
+    NotExclusive {
+        /// What the authority calls itself.
+        name: String,
+        /// Time until the space may be taken over, if that owner is not heard of again.
+        lease_left: Duration,
+    },
+    /// Another owner has taken the space over since this store was last heard of at the authority: what it
+    /// would answer may be wrong, so it answers nothing any more.
+    #[error(
+        "another owner has taken the space at {name} over: stop working on its keys, and close this store"
+    )]
+    OwnershipLost {
+        /// What the authority calls itself.
+        name: String,
+    },
     /// The authority was asked, no reply came, and it may have marked the key all the same. Until this
     /// store asks for the key again, others may be told that it is a duplicate; this store then gets
     /// the answer that was lost, also after a restart, if this error had been returned before.
@@ -188,6 +208,7 @@ impl Error {
             Error::Locked { .. }
             | Error::Full { .. }
             | Error::InFlight { .. }
+            | Error::NotExclusive { .. }
             | Error::Undecided { .. } => true,
             Error::Authority { transient, .. } => *transient,
             Error::Io { source, .. } => matches!(

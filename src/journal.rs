@@ -6,8 +6,8 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+use std::sync::atomic::{AtomicU8, AtomicU64};
 
 use crate::error::{Error, Result};
 use crate::exact::index::MAX_POSITIONS;
@@ -39,21 +39,34 @@ pub(crate) struct Segment {
     next: AtomicU32,
     /// Its pages are in memory.
     populated: AtomicBool,
+    /// Behind the chunks there is a byte for each: how many of its records an authority has.
+    has_sent: bool,
+}
+
+/// Pages behind the chunks of a segment whose records are written to an authority.
+fn sent_pages(chunks: u32, has_sent: bool) -> u64 {
+    if has_sent { u64::from(chunks).div_ceil(PAGE as u64) } else { 0 }
 }
 
 impl Segment {
-    fn create(storage: &dyn Storage, store: StoreId, id: u64, chunks: u32) -> Result<Self> {
-        let len = (u64::from(chunks) + 1) * PAGE as u64;
+    fn create(
+        storage: &dyn Storage,
+        store: StoreId,
+        id: u64,
+        chunks: u32,
+        has_sent: bool,
+    ) -> Result<Self> {
+        let len = (u64::from(chunks) + 1 + sent_pages(chunks, has_sent)) * PAGE as u64;
         let region = storage.create(&names::numbered(Kind::Journal, id), len)?;
         if len >= HUGE_PAGE {
             // Before the first page is touched, which decides how the kernel keeps its neighbours.
             region.advise(Advice::HugePages);
         }
-        let fields = [u64::from(chunks), 0, 0, 0, 0, 0];
+        let fields = [u64::from(chunks), u64::from(has_sent), 0, 0, 0, 0];
         let header = FileHeader { kind: FileKind::Journal, store, id, fields };
         region.write_bytes(0, &header.encode());
         let (next, populated) = (AtomicU32::new(0), AtomicBool::new(false));
-        Ok(Segment { id, region, chunks, next, populated })
+        Ok(Segment { id, region, chunks, next, populated, has_sent })
     }
 
     /// Maps an existing segment for reading.
@@ -66,15 +79,17 @@ impl Segment {
         }
         let mut header = [0; FILE_HEADER_LEN];
         region.read_bytes(0, &mut header);
-        let [chunks, ..] =
+        let [chunks, has_sent, ..] =
             FileHeader::decode(&header, FileKind::Journal, store, id).map_err(damaged)?;
         let there = region.len() / PAGE - 1;
         if chunks > u64::from(MAX_CHUNKS) || chunks as usize > there {
             return Err(damaged("it is shorter than its header says"));
         }
         let chunks = chunks as u32;
+        let has_sent =
+            has_sent == 1 && there as u64 >= u64::from(chunks) + sent_pages(chunks, true);
         let (next, populated) = (AtomicU32::new(chunks), AtomicBool::new(true));
-        Ok(Segment { id, region, chunks, next, populated })
+        Ok(Segment { id, region, chunks, next, populated, has_sent })
     }
 
     #[inline]
@@ -85,6 +100,22 @@ impl Segment {
     /// The memory of one chunk.
     pub(crate) fn page(&self, index: u32) -> Region {
         self.region.part((1 + index as usize) * PAGE, PAGE)
+    }
+
+    fn sent_cell(&self, index: u32) -> Option<&AtomicU8> {
+        let at = (1 + self.chunks as usize) * PAGE + index as usize;
+        if self.has_sent { self.region.cells::<AtomicU8>().get(at) } else { None }
+    }
+
+    /// How many digests of a chunk an authority has acknowledged, from the first on.
+    pub(crate) fn sent(&self, index: u32) -> u8 {
+        self.sent_cell(index).map_or(0, |cell| cell.load(Acquire))
+    }
+
+    pub(crate) fn set_sent(&self, index: u32, digests: u8) {
+        if let Some(cell) = self.sent_cell(index) {
+            cell.store(digests, Release);
+        }
     }
 
     /// Counts a record whose loss could bring a forgotten key back. Counted after it was written, so
@@ -176,6 +207,8 @@ pub(crate) struct Reservation {
 pub(crate) struct Journal {
     ledger: Arc<Ledger>,
     store: StoreId,
+    /// Records are written to an authority too.
+    has_sent: bool,
     /// Chunks of the next segment.
     segment_chunks: AtomicU32,
     segments: Mutex<Segments>,
@@ -196,7 +229,7 @@ struct Segments {
 }
 
 impl Journal {
-    pub(crate) fn new(ledger: Arc<Ledger>, segment_chunks: u32) -> Self {
+    pub(crate) fn new(ledger: Arc<Ledger>, segment_chunks: u32, has_sent: bool) -> Self {
         let store = ledger.store();
         // The number of the open is above the number of the segment, so that order holds across
         // restarts.
@@ -204,6 +237,7 @@ impl Journal {
         Journal {
             ledger,
             store,
+            has_sent,
             segment_chunks: AtomicU32::new(segment_chunks.min(MAX_CHUNKS)),
             segments: Mutex::new(Segments { filled, ..Segments::default() }),
             free: AtomicI64::new(0),
@@ -286,7 +320,7 @@ impl Journal {
     fn create(&self) -> Result<Segment> {
         let id = self.ledger.next_file();
         let chunks = self.segment_chunks.load(Acquire);
-        Segment::create(self.ledger.storage(), self.store, id, chunks)
+        Segment::create(self.ledger.storage(), self.store, id, chunks, self.has_sent)
     }
 
     /// Names new segments in the manifest, so that their chunks can be handed out. They are not

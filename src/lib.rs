@@ -100,7 +100,9 @@ pub use error::{Error, Result};
 pub use explain::{Explanation, KeyState, Sighting, Tier};
 pub use key::Key;
 pub use plan::Plan;
-pub use stats::{AuthorityStats, BreakerState, ClaimInfo, RecoveryReport, SliceStats, Stats};
+pub use stats::{
+    AuthorityStats, BreakerState, ClaimInfo, OwnerStats, RecoveryReport, SliceStats, Stats, WarmUp,
+};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
 pub use verdict::{BatchError, Verdict};
 

@@ -64,6 +64,49 @@ pub struct Stats {
     pub recovery: RecoveryReport,
     /// What was asked of the authority; `None` for a store without one.
     pub authority: Option<AuthorityStats>,
+    /// How the only writer of a space stands with its authority; `None` for every other store.
+    pub owner: Option<OwnerStats>,
+}
+
+/// How a store that is the only writer of its space stands with its authority.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OwnerStats {
+    /// The epoch of the owner record: one higher for each owner.
+    pub epoch: u64,
+    /// The lease runs, and no other owner has followed as far as is known.
+    pub is_owner: bool,
+    /// Time that the store goes on if the authority is not heard of any more.
+    pub lease_left: Duration,
+    /// Keys that wait to be written to the authority, about.
+    pub queued: u64,
+    /// Number of the last chunk that the authority has acknowledged.
+    pub position: u64,
+    /// Everything that was acknowledged before this instant is written: what is missing if another owner
+    /// has to follow now. The least value before the first write of this open.
+    pub written_through: Timestamp,
+    /// Keys written since the store was opened, forgotten ones and repetitions included.
+    pub keys_written: u64,
+    /// Chunks that they were written in.
+    pub chunks_written: u64,
+    /// Keys of owners before that were read since the store was opened.
+    pub keys_read: u64,
+    /// Parts that the keys of the owner before are read in.
+    pub parts: u64,
+    /// Those that are known here. When all are, the authority is not asked any more.
+    pub parts_loaded: u64,
+}
+
+/// How far [`crate::Dedup::warm_up`] has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WarmUp {
+    /// Parts of the space that are known here.
+    pub parts_loaded: u64,
+    /// All parts.
+    pub parts: u64,
+    /// Keys that were read by this call.
+    pub keys: u64,
 }
 
 /// What a store asked of its authority since it was opened.

@@ -16,6 +16,13 @@ pub enum Ownership {
     /// Several processes may see the same key: the authority decides, by one conditional write, and
     /// what is known here to be a duplicate is not asked for.
     Shared,
+    /// This store is the only writer of its space, which an owner record at the authority enforces: the
+    /// consumer that a partition is assigned to, a service of one process. What is not known here is `New`
+    /// at once, and is written to the authority in batches, so that the next owner knows it.
+    ///
+    /// Opening is [`Error::NotExclusive`] while another owner's lease runs. Who was followed all the same,
+    /// because its lease ran out unnoticed, answers [`Error::OwnershipLost`] from then on.
+    Exclusive,
 }
 
 /// What is answered while the authority cannot be asked. No policy assumes `Duplicate`.
@@ -51,31 +58,42 @@ impl fmt::Debug for Shared {
     }
 }
 
+/// An authority whose space this store alone writes.
+#[derive(Clone, Debug)]
+pub(crate) struct Owned {
+    pub(crate) terms: Shared,
+    pub(crate) lease: Duration,
+}
+
 /// As it was set.
 #[derive(Clone, Default)]
 pub(crate) struct AuthoritySettings {
-    authority: Option<Arc<dyn Authority>>,
+    authority: Option<(Arc<dyn Authority>, Ownership)>,
     space: Option<String>,
     on_outage: Option<OnOutage>,
     deadline: Option<Duration>,
     forget_lag: Option<Duration>,
+    owner_lease: Option<Duration>,
 }
 
 impl fmt::Debug for AuthoritySettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.authority.as_ref().map(|authority| authority.name());
+        let name = self.authority.as_ref().map(|(authority, _)| authority.name());
         f.debug_struct("AuthoritySettings")
             .field("authority", &name)
             .field("space", &self.space)
             .field("on_outage", &self.on_outage)
             .field("deadline", &self.deadline)
             .field("forget_lag", &self.forget_lag)
+            .field("owner_lease", &self.owner_lease)
             .finish()
     }
 }
 
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(1);
 const DEFAULT_FORGET_LAG: Duration = Duration::from_secs(1);
+const DEFAULT_OWNER_LEASE: Duration = Duration::from_secs(60);
+const MIN_OWNER_LEASE: Duration = Duration::from_millis(10);
 /// Servers count time in milliseconds.
 const MIN_SLICE: Duration = Duration::from_millis(10);
 const MIN_SPAN: Duration = Duration::from_millis(1);
@@ -114,8 +132,7 @@ impl Builder {
     /// # Ok::<(), onceonly::Error>(())
     /// ```
     pub fn authority(mut self, authority: impl Authority, ownership: Ownership) -> Self {
-        let Ownership::Shared = ownership;
-        self.settings.authority.authority = Some(Arc::new(authority));
+        self.settings.authority.authority = Some((Arc::new(authority), ownership));
         self
     }
 
@@ -123,6 +140,15 @@ impl Builder {
     /// the queue, say.
     pub fn authority_space(mut self, name: impl Into<String>) -> Self {
         self.settings.authority.space = Some(name.into());
+        self
+    }
+
+    /// With [`Ownership::Exclusive`]: how long nobody else may have the space after this store was last
+    /// heard of; 60 s by default. So long it goes on when the authority cannot be reached, and so long the
+    /// next owner waits when this one has died elsewhere. A store that is closed, or opened again in its
+    /// own directory, keeps nobody waiting.
+    pub fn owner_lease(mut self, lease: Duration) -> Self {
+        self.settings.authority.owner_lease = Some(lease);
         self
     }
 
@@ -152,20 +178,45 @@ impl Builder {
 
 impl Settings {
     /// What was set for an authority, if there is one.
-    pub(super) fn shared(&self, slice_ns: i64) -> Result<Option<Shared>> {
+    pub(super) fn with_authority(&self, slice_ns: i64) -> Result<(Option<Shared>, Option<Owned>)> {
         let set = &self.authority;
-        let Some(authority) = &set.authority else {
+        let Some((authority, ownership)) = &set.authority else {
             let alone = [
                 ("authority_space", set.space.is_some()),
                 ("on_outage", set.on_outage.is_some()),
                 ("authority_deadline", set.deadline.is_some()),
                 ("forget_lag", set.forget_lag.is_some()),
+                ("owner_lease", set.owner_lease.is_some()),
             ];
             return match alone.iter().find(|(_, is_set)| *is_set) {
                 Some((field, _)) => Err(Error::config(field, "needs an `authority`")),
-                None => Ok(None),
+                None => Ok((None, None)),
             };
         };
+        let terms = self.terms(authority, slice_ns)?;
+        match ownership {
+            Ownership::Shared if set.owner_lease.is_some() => Err(Error::config(
+                "owner_lease",
+                "is of `Ownership::Exclusive`: nobody owns a shared space",
+            )),
+            Ownership::Shared => Ok((Some(terms), None)),
+            Ownership::Exclusive if set.forget_lag.is_some() => Err(Error::config(
+                "forget_lag",
+                "is of `Ownership::Shared`: nobody else forgets keys here",
+            )),
+            Ownership::Exclusive => {
+                let lease = set.owner_lease.unwrap_or(DEFAULT_OWNER_LEASE);
+                if lease < MIN_OWNER_LEASE || nanos(lease) > i64::MAX / 4 {
+                    let reason = format!("{lease:?} is not a useful lease");
+                    return Err(Error::config("owner_lease", reason));
+                }
+                Ok((None, Some(Owned { terms, lease })))
+            }
+        }
+    }
+
+    fn terms(&self, authority: &Arc<dyn Authority>, slice_ns: i64) -> Result<Shared> {
+        let set = &self.authority;
         let space = set.space.clone().unwrap_or_default();
         if space.is_empty() {
             let reason = "is required with an authority: one name for all stores that share keys";
@@ -189,6 +240,6 @@ impl Settings {
             return Err(Error::config("window", reason));
         }
         let (authority, on_outage) = (Arc::clone(authority), set.on_outage.unwrap_or_default());
-        Ok(Some(Shared { authority, space, on_outage, deadline, forget_lag }))
+        Ok(Shared { authority, space, on_outage, deadline, forget_lag })
     }
 }

@@ -112,17 +112,39 @@ impl Engine {
         on_outage: OnOutage,
     ) -> Result<(), BatchError> {
         verdicts.clear();
+        if !self.is_alone() {
+            return self.observe_batch_otherwise(digests.collect(), verdicts, on_outage);
+        }
+        self.observe_batch_alone(digests, verdicts)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn observe_batch_otherwise(
+        &self,
+        digests: Vec<Digest>,
+        verdicts: &mut Vec<Verdict>,
+        on_outage: OnOutage,
+    ) -> Result<(), BatchError> {
+        let none = |error| BatchError::new(vec![None; digests.len()], error);
+        match self.admit(&digests, on_outage).map_err(none)? {
+            Some(shared) => self.observe_batch_shared(shared, &digests, on_outage, verdicts),
+            None if self.config.event_time => Err(none(self.refusal(false, "observe_batch"))),
+            None => self.observe_batch_alone(digests.into_iter(), verdicts),
+        }
+    }
+
+    #[inline]
+    fn observe_batch_alone(
+        &self,
+        digests: impl ExactSizeIterator<Item = Digest>,
+        verdicts: &mut Vec<Verdict>,
+    ) -> Result<(), BatchError> {
         let len = digests.len();
         let none = |error| BatchError::new(vec![None; len], error);
-        if let Some(shared) = self.shared() {
-            let digests: Vec<Digest> = digests.collect();
-            return self.observe_batch_shared(shared, &digests, on_outage, verdicts);
-        }
-        self.require_event_time(false, "observe_batch").map_err(none)?;
         if len == 0 {
             return Ok(());
         }
-        self.tick_clock();
         // Only a quota or claims in flight have to see all keys before the first is marked.
         if self.tools.quota.is_limited() || self.tools.claims_held.may_be_any() {
             let digests: Vec<Digest> = digests.collect();
@@ -267,11 +289,30 @@ impl Engine {
         digests: impl ExactSizeIterator<Item = Digest>,
         on_outage: OnOutage,
     ) -> Result<Vec<bool>> {
-        if let Some(shared) = self.shared() {
-            let digests: Vec<Digest> = digests.collect();
-            return self.contains_shared(shared, &digests, on_outage);
+        if !self.is_alone() {
+            return self.contains_batch_otherwise(&digests.collect::<Vec<_>>(), on_outage);
         }
-        self.tick()?;
+        self.contains_batch_alone(digests)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn contains_batch_otherwise(
+        &self,
+        digests: &[Digest],
+        on_outage: OnOutage,
+    ) -> Result<Vec<bool>> {
+        match self.admit(digests, on_outage)? {
+            Some(shared) => self.contains_shared(shared, digests, on_outage),
+            None => self.contains_batch_alone(digests.iter().copied()),
+        }
+    }
+
+    #[inline]
+    fn contains_batch_alone(
+        &self,
+        digests: impl ExactSizeIterator<Item = Digest>,
+    ) -> Result<Vec<bool>> {
         let mut found = vec![false; digests.len()];
         let mut call = Call::default();
         let looked = self.for_each_of_batch(digests, |shard, at, digest| {

@@ -117,15 +117,21 @@ impl Engine {
         on_outage: OnOutage,
     ) -> Result<Attempt> {
         self.prefetch(digest);
-        if let Some(shared) = self.shared().filter(|_| event_time.is_none()) {
-            let lease_ns = lease_ns.unwrap_or(self.config.lease_ns);
-            return self.claim_shared(shared, digest, lease_ns, note, on_outage);
-        }
-        let call_name = if event_time.is_some() { "claim_at" } else { "claim" };
-        self.require_event_time(event_time.is_some(), call_name)?;
         match event_time {
-            Some(time) => self.advance_to(time)?,
-            None => self.tick_clock(),
+            None if self.is_alone() => {}
+            None => {
+                if let Some(shared) = self.admit(&[digest], on_outage)? {
+                    let lease_ns = lease_ns.unwrap_or(self.config.lease_ns);
+                    return self.claim_shared(shared, digest, lease_ns, note, on_outage);
+                }
+                if self.config.event_time {
+                    return Err(self.refusal(false, "claim"));
+                }
+            }
+            Some(time) => {
+                self.require_event_time(true, "claim_at")?;
+                self.advance_to(time)?;
+            }
         }
         // Before the table is asked, so that a lease never ends later than its owner believes.
         let lease_ns = lease_ns.unwrap_or(self.config.lease_ns);
@@ -169,13 +175,25 @@ impl Engine {
         on_outage: OnOutage,
         mut answer: impl FnMut(usize, Attempt),
     ) -> Result<()> {
-        if let Some(shared) = self.shared() {
-            let lease_ns = lease_ns.unwrap_or(self.config.lease_ns);
+        if !self.is_alone() {
             let digests: Vec<Digest> = digests.collect();
-            return self.claim_batch_shared(shared, &digests, lease_ns, on_outage, answer);
+            let lease = lease_ns.unwrap_or(self.config.lease_ns);
+            return match self.admit(&digests, on_outage)? {
+                Some(shared) => self.claim_batch_shared(shared, &digests, lease, on_outage, answer),
+                None if self.config.event_time => Err(self.refusal(false, "claim_batch")),
+                None => self.claim_batch_alone(digests.into_iter(), lease_ns, &mut answer),
+            };
         }
-        self.require_event_time(false, "claim_batch")?;
-        self.tick_clock();
+        self.claim_batch_alone(digests, lease_ns, &mut answer)
+    }
+
+    #[inline]
+    fn claim_batch_alone(
+        &self,
+        digests: impl ExactSizeIterator<Item = Digest>,
+        lease_ns: Option<i64>,
+        answer: &mut impl FnMut(usize, Attempt),
+    ) -> Result<()> {
         let now_ns = self.time.now();
         let lease_ns = lease_ns.unwrap_or(self.config.lease_ns);
         let mut call = self.begin()?;
@@ -196,8 +214,9 @@ impl Engine {
     }
 
     pub(crate) fn renew(&self, held: Held) -> Result<()> {
-        self.tick()?;
-        if let Some(shared) = self.shared() {
+        if !self.is_alone()
+            && let Some(shared) = self.admit(&[], held.on_outage)?
+        {
             return self.renew_shared(shared, held);
         }
         let Held { digest, token, .. } = held;
@@ -206,8 +225,9 @@ impl Engine {
     }
 
     pub(crate) fn commit(&self, held: Held) -> Result<()> {
-        self.tick()?;
-        if let Some(shared) = self.shared() {
+        if !self.is_alone()
+            && let Some(shared) = self.admit(&[], held.on_outage)?
+        {
             let committed = self.commit_shared(shared, &[held]);
             return committed.into_iter().next().unwrap_or(Err(Error::Closed));
         }
@@ -246,14 +266,19 @@ impl Engine {
         claim_of: impl Fn(usize) -> Held,
         mut failed: impl FnMut(usize, Error),
     ) {
-        if let Some(shared) = self.shared() {
+        let mut admitted = Ok(None);
+        if !self.is_alone() {
+            let policy = if len > 0 { claim_of(0).on_outage } else { OnOutage::Fail };
+            admitted = self.admit(&[], policy);
+        }
+        if let Ok(Some(shared)) = admitted {
             let claims: Vec<Held> = (0..len).map(claim_of).collect();
             for (at, committed) in self.commit_shared(shared, &claims).into_iter().enumerate() {
                 committed.unwrap_or_else(|error| failed(at, error));
             }
             return;
         }
-        let mut call = match self.tick().and_then(|()| self.begin()) {
+        let mut call = match admitted.and_then(|_| self.begin()) {
             Ok(call) => call,
             Err(error) => {
                 return (0..len).for_each(|at| failed(at, error.again()));
@@ -326,7 +351,9 @@ impl Engine {
     /// Takes over each claim whose lease has run out, and hands it to `answer`.
     pub(crate) fn take_over_expired(&self, mut answer: impl FnMut(Grant)) -> Result<()> {
         self.refuse_forked()?;
-        if let Some(shared) = self.shared() {
+        if !self.is_alone()
+            && let Some(shared) = self.admit(&[], OnOutage::Fail)?
+        {
             return self.take_over_shared(shared, answer);
         }
         let now_ns = self.time.now();

@@ -77,6 +77,7 @@ impl Engine {
         }
         // Calls that were under way when the store was closed.
         let logged = logged.and_then(|()| self.sync_log());
+        let handed = self.hand_over();
         let synced = logged.and(self.sync_files());
         let closed_ns = self.window_now();
         let covered_ns = self.time.now();
@@ -96,7 +97,7 @@ impl Engine {
         self.ledger.storage().release();
         drop(gate);
         self.claims.changed();
-        let closed = synced.and(named);
+        let closed = synced.and(named).and(handed);
         events::closed(&self.path(), &closed);
         closed
     }

@@ -189,7 +189,7 @@ impl Engine {
     pub(super) fn seal_due(&self) -> Result<()> {
         self.note_segment();
         let full = self.tools.journal.full_segments();
-        if full.is_empty() {
+        if full.is_empty() || (full.len() < MOST_WAITING && self.is_to_be_written(&full)) {
             return Ok(());
         }
         // What is carried over goes to another log, so that the ones before can be dropped.
@@ -315,6 +315,7 @@ impl Engine {
         let logs = self.tools.log.droppable(&unsealed);
         let covered_ns = self.covered_by(sealed);
         let refreshed = self.refreshed_in(sealed);
+        let unsent = self.is_unsent(sealed);
         // A file has its name before the manifest names it.
         self.ledger.storage().sync_names()?;
         self.ledger.update(|manifest| {
@@ -323,6 +324,9 @@ impl Engine {
             }
             manifest.journals.retain(|id| !sealed.contains(id));
             manifest.runs.extend(runs.iter().map(|run| entry(run)));
+            if let Some(owner) = manifest.owner.as_mut().filter(|_| unsent) {
+                owner.unsent.extend(runs.iter().map(|run| run.file));
+            }
             manifest.logs.retain(|log| !logs.contains(&log.file));
             manifest.covered_ns = manifest.covered_ns.max(covered_ns);
             manifest.anchor = self.time.anchor(0);
@@ -445,6 +449,9 @@ impl Engine {
         self.ledger.update(|manifest| {
             manifest.runs.retain(|run| catalog.is_live(run.slice));
             manifest.refreshed.retain(|refreshed| catalog.is_live(refreshed.slice));
+            if let Some(owner) = &mut manifest.owner {
+                owner.unsent.retain(|file| !expired.contains(file));
+            }
             manifest.eras = eras;
             manifest.anchor = self.time.anchor(0);
             manifest.holes.retain(|hole| hole.to_ns > horizon);
@@ -479,5 +486,10 @@ impl Heartbeat for Engine {
             self.schedule_rebuild();
         }
         self.look_now_and_then();
+        if let Some(owner) = self.owned.get()
+            && let Err(error) = self.look_at_foreign(owner)
+        {
+            self.note_background_error(&error);
+        }
     }
 }

@@ -65,12 +65,18 @@ impl Engine {
     /// about one size.
     fn next_merge(&self) -> Option<(u64, Vec<Arc<Run>>)> {
         let catalog = self.catalog();
+        // What is to be written to an authority keeps its name until it is.
+        let unsent = self.ledger.read(|manifest| {
+            manifest.owner.as_ref().map_or_else(Vec::new, |owner| owner.unsent.clone())
+        });
         catalog.slices.iter().find_map(|slice| {
             let over = slice.sequence != catalog.current;
-            if over && slice.runs.len() >= MERGE_CLOSED_AT {
-                return Some((slice.sequence, slice.runs.clone()));
+            let mut runs = slice.runs.clone();
+            runs.retain(|run| !unsent.contains(&run.file));
+            if over && runs.len() >= MERGE_CLOSED_AT {
+                return Some((slice.sequence, runs));
             }
-            same_size(&slice.runs).map(|runs| (slice.sequence, runs))
+            same_size(&runs).map(|runs| (slice.sequence, runs))
         })
     }
 }

@@ -4,6 +4,7 @@ mod batch;
 mod claims;
 mod close;
 mod event;
+mod exclusive;
 mod group;
 mod logging;
 mod maintain;
@@ -16,6 +17,7 @@ mod recover;
 mod report;
 mod shared;
 mod time;
+mod watching;
 mod written_back;
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
@@ -71,6 +73,8 @@ pub(crate) struct Engine {
     closed: AtomicBool,
     /// The authority, once it was found.
     shared: OnceLock<Box<shared::Shared>>,
+    /// The authority whose space this store alone writes, once it was found.
+    owned: OnceLock<Box<exclusive::Owner>>,
 }
 
 /// How time is cut up, and the newest snapshot of it.
@@ -91,6 +95,9 @@ const CLOCK_TIME: usize = 1;
 const EVENT_TIME: usize = 2;
 /// The clock's too.
 const SHARED_TIME: usize = 3;
+/// The clock's, and an authority has to be asked first. A store that is the only writer of its space has
+/// the mark of the clock while it does not have to.
+const OWNED_TIME: usize = 4;
 
 const fn mark(event_time: bool) -> usize {
     if event_time { EVENT_TIME } else { CLOCK_TIME }
@@ -155,7 +162,7 @@ impl Engine {
     #[inline(always)]
     fn tick(&self) -> Result<()> {
         match self.origin.mark() {
-            CLOCK_TIME | SHARED_TIME => self.tick_clock(),
+            CLOCK_TIME | SHARED_TIME | OWNED_TIME => self.tick_clock(),
             EVENT_TIME => {}
             _ => return Err(Error::Forked),
         }
@@ -175,12 +182,14 @@ impl Engine {
     fn rotate(&self, now_ns: i64) {
         let mut window = self.window.write();
         if now_ns < window.catalog.valid_until_ns {
+            self.look_at_lease(&window);
             return;
         }
         // The anchor goes first: after a crash, time never falls behind a slice that was begun.
         self.time.record_anchor();
         self.publish(&mut window, now_ns, |_| {});
         let slice = window.catalog.current;
+        self.look_at_lease(&window);
         drop(window);
         events::rotated(&self.path(), slice);
         self.schedule_upkeep();
@@ -199,7 +208,7 @@ impl Engine {
         self.version.store(version, std::sync::atomic::Ordering::Release);
         // Last: who finds that nothing is due any more must find the new version, or a key would go
         // to a slice that is over and be forgotten early.
-        self.time.set_due(valid_until_ns);
+        self.set_due(valid_until_ns);
     }
 
     /// Runs `work` on the shard of `digest`. When the store is full, keys that have expired are
@@ -282,10 +291,14 @@ impl Engine {
     pub(crate) fn observe(&self, digest: Digest, on_outage: OnOutage) -> Result<Verdict> {
         // First of all: the miss takes longer than everything else.
         self.prefetch(digest);
-        if self.origin.mark() != CLOCK_TIME {
+        if !self.is_alone() {
             return self.observe_otherwise(digest, on_outage);
         }
-        self.tick_clock();
+        self.observe_alone(digest)
+    }
+
+    #[inline(always)]
+    fn observe_alone(&self, digest: Digest) -> Result<Verdict> {
         let mut call = self.begin()?;
         let mut shard = match self.enter(self.shard_of(digest)) {
             Ok(shard) => shard,
@@ -306,9 +319,10 @@ impl Engine {
     #[cold]
     #[inline(never)]
     fn observe_otherwise(&self, digest: Digest, on_outage: OnOutage) -> Result<Verdict> {
-        match self.shared() {
+        match self.admit(&[digest], on_outage)? {
             Some(shared) => self.observe_shared(shared, digest, on_outage),
-            None => Err(self.refusal(false, "observe")),
+            None if self.config.event_time => Err(self.refusal(false, "observe")),
+            None => self.observe_alone(digest),
         }
     }
 
@@ -338,7 +352,7 @@ impl Engine {
     }
 
     pub(crate) fn contains(&self, digest: Digest, on_outage: OnOutage) -> Result<bool> {
-        if self.origin.mark() == SHARED_TIME {
+        if !self.is_alone() {
             return self.contains_otherwise(digest, on_outage);
         }
         self.is_live(digest)
@@ -347,7 +361,7 @@ impl Engine {
     #[cold]
     #[inline(never)]
     fn contains_otherwise(&self, digest: Digest, on_outage: OnOutage) -> Result<bool> {
-        let Some(shared) = self.shared() else { return self.is_live(digest) };
+        let Some(shared) = self.admit(&[digest], on_outage)? else { return self.is_live(digest) };
         let found = self.contains_shared(shared, &[digest], on_outage)?;
         found.into_iter().next().ok_or(Error::Closed)
     }
@@ -367,14 +381,18 @@ impl Engine {
     }
 
     pub(crate) fn forget(&self, digest: Digest) -> Result<bool> {
-        self.tick()?;
-        if let Some(shared) = self.shared() {
+        if !self.is_alone()
+            && let Some(shared) = self.admit(&[digest], OnOutage::Fail)?
+        {
             return self.forget_shared(shared, digest);
         }
         // A lost tombstone would be a false `Duplicate`: it is synced at every level.
         let call = self.begin_logged()?;
         let forgotten =
             self.with_call(call, digest, |shard, call| shard.forget(&self.tools, call, digest))?;
+        if forgotten {
+            self.forget_at_authority(digest);
+        }
         self.claims.changed();
         Ok(forgotten)
     }
@@ -400,13 +418,17 @@ impl Engine {
         let ticked = self.tick();
         let now = self.window_now();
         // It answers nothing here, or what was acknowledged may be lost until it is sealed.
-        if ticked.is_err() || self.is_journal_suspect() {
+        if ticked.is_err() || self.is_journal_suspect() || self.is_owner_gone() {
             return Timestamp::from_unix_nanos(now);
         }
         let newest_hole = self.ledger.read(|manifest| {
             let holes = manifest.holes.iter().map(|hole| hole.to_ns);
             holes.fold(manifest.complete_since_ns, i64::max)
         });
+        if self.owned.get().is_some() {
+            let window_ns = now.saturating_sub(self.config.window_ns);
+            return Timestamp::from_unix_nanos(newest_hole.min(now).max(window_ns));
+        }
         if let Some(shared) = self.shared() {
             // Holes of what is assumed are written down in advance.
             let since_ns = newest_hole.max(shared.complete_since_ns()).min(now);

@@ -19,7 +19,8 @@ use crate::shard::control::{ClaimState, Remote};
 use crate::shard::{Call, Target};
 use crate::storage::Storage;
 
-pub(super) fn replay(engine: &Engine, source: Source) -> Result<()> {
+/// With `sent`, the journal's word for what an authority has is kept.
+pub(super) fn replay(engine: &Engine, source: Source, sent: bool) -> Result<()> {
     let old = engine.ledger.read(|manifest| manifest.journals.clone());
     let old_logs: Vec<u64> =
         engine.ledger.read(|manifest| manifest.logs.iter().map(|log| log.file).collect());
@@ -27,8 +28,15 @@ pub(super) fn replay(engine: &Engine, source: Source) -> Result<()> {
     let mut batch = Batch::begin(engine)?;
     match source {
         Source::Journal => {
-            for segment in in_order(engine.ledger.storage(), engine.header.store, &old)? {
-                replay_segment(engine, &segment, &mut batch, &mut control)?;
+            let segments = in_order(engine.ledger.storage(), engine.header.store, &old)?;
+            if sent {
+                for segment in &segments {
+                    replay_sent(engine, segment, &mut batch)?;
+                }
+                engine.note_all_sent();
+            }
+            for segment in &segments {
+                replay_segment(engine, segment, &mut batch, &mut control)?;
             }
         }
         Source::Logs { logged, chunks } => {
@@ -116,6 +124,21 @@ pub(crate) fn in_order(storage: &dyn Storage, store: StoreId, ids: &[u64]) -> Re
     let mut segments = opened.collect::<Result<Vec<_>>>()?;
     segments.sort_by_key(Segment::order);
     Ok(segments)
+}
+
+/// Restores the digests that an authority has: first, so that they are the first of their new chunks.
+fn replay_sent(engine: &Engine, segment: &Segment, batch: &mut Batch<'_>) -> Result<()> {
+    for number in 0..segment.chunks() {
+        let (chunk, sent) = (segment.chunk(number), usize::from(segment.sent(number)));
+        if sent > 0
+            && let Ok(Some(ChunkKind::Digests(slice))) =
+                chunk::kind(chunk, segment.id, number as usize)
+        {
+            let digests = (1..=sent).filter_map(|slot| chunk::read_digest(chunk, slot));
+            restore_digests(engine, digests, slice, batch)?;
+        }
+    }
+    Ok(())
 }
 
 /// Opening the store has verified the segment already; an error here is one that came since.
@@ -223,6 +246,18 @@ fn settle_claims(engine: &Engine, call: &mut Call) -> Result<()> {
 }
 
 impl Engine {
+    /// All that is in the journal now an authority has.
+    fn note_all_sent(&self) {
+        for shard in &self.shards {
+            let shard = shard.lock();
+            for set in shard.frozen.iter().map(|f| &**f).chain(&shard.active) {
+                for (number, _, filled) in set.fills() {
+                    set.segment.set_sent(number, filled);
+                }
+            }
+        }
+    }
+
     /// Lets background work begin, with what opening found to be due.
     pub(super) fn begin_background(&self) {
         self.maintenance.ready.store(true, Release);

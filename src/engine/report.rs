@@ -43,7 +43,8 @@ impl Engine {
             disk_bytes: self.ledger.storage().allocated_bytes(),
             recovery: self.recovery.lock().clone(),
             write_back_failed: self.is_journal_suspect(),
-            authority: self.shared().map(super::shared::Shared::stats),
+            authority: self.authority_stats(),
+            owner: self.owned.get().map(|owner| self.owner_stats(owner)),
             ..Stats::default()
         };
         (stats.background_errors, stats.last_background_error) = self.maintenance.errors();
@@ -73,6 +74,11 @@ impl Engine {
         }
         stats.filter_negative = stats.new.saturating_sub(stats.filter_false_positive);
         stats
+    }
+
+    fn authority_stats(&self) -> Option<crate::stats::AuthorityStats> {
+        let owned = || self.owned.get().map(|owner| owner.stats());
+        self.shared().map(super::shared::Shared::stats).or_else(owned)
     }
 
     fn slice_stats(&self) -> Vec<SliceStats> {

@@ -74,6 +74,20 @@ pub(crate) struct Hole {
     pub(crate) reason: String,
 }
 
+/// What the only writer of a space has to know when it is opened again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Owner {
+    /// The names that it may go by at the authority, the newest first: each is written here before it is
+    /// told there.
+    pub(crate) holders: Vec<[u8; 16]>,
+    /// The incarnation of the server that has what was written to it.
+    pub(crate) incarnation: u64,
+    /// Until then there may be keys that the authority alone knows; the least value for none.
+    pub(crate) foreign_until_ns: i64,
+    /// Sealed files that the authority may lack keys of.
+    pub(crate) unsent: Vec<u64>,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Manifest {
     pub(crate) store: StoreId,
@@ -115,6 +129,8 @@ pub(crate) struct Manifest {
     pub(crate) close_error: String,
     /// The space of an authority that the store shares, empty if none: what it holds is a part of that.
     pub(crate) space: String,
+    /// The store is the only writer of its space; `None` for one that shares it.
+    pub(crate) owner: Option<Owner>,
 }
 
 impl Manifest {
@@ -168,6 +184,12 @@ impl Manifest {
         if !self.space.is_empty() {
             put_text(&mut w, &self.space);
         }
+        if let Some(owner) = &self.owner {
+            put_list(&mut w, &owner.holders, |w, holder| w.bytes(holder));
+            w.u64(owner.incarnation);
+            w.i64(owner.foreign_until_ns);
+            put_list(&mut w, &owner.unsent, |w, id| w.u64(*id));
+        }
         w.finish()
     }
 
@@ -212,6 +234,7 @@ impl Manifest {
             level: r.u64()?,
             anchor: anchor(&mut r)?,
             space: if r.is_at_end() { String::new() } else { text(&mut r)? },
+            owner: if r.is_at_end() { None } else { Some(owner(&mut r)?) },
         };
         r.finish()?;
         Ok(manifest)
@@ -223,6 +246,15 @@ fn put_list<T>(w: &mut Writer, items: &[T], put: impl Fn(&mut Writer, &T)) {
     for item in items {
         put(w, item);
     }
+}
+
+fn owner(r: &mut Reader<'_>) -> Result<Owner, Reason> {
+    Ok(Owner {
+        holders: r.list(16, Reader::array)?,
+        incarnation: r.u64()?,
+        foreign_until_ns: r.i64()?,
+        unsent: r.list(8, Reader::u64)?,
+    })
 }
 
 fn put_text(w: &mut Writer, text: &str) {
@@ -340,6 +372,7 @@ pub(crate) mod tests {
             closed_ns: i64::MIN,
             close_error: "disk".into(),
             space: String::new(),
+            owner: None,
         }
     }
 
@@ -348,7 +381,15 @@ pub(crate) mod tests {
         let shared = Manifest { space: "orders".into(), ..sample() };
         let (bytes, alone) = (shared.encode(13), sample().encode(13));
         assert_eq!(bytes.len(), alone.len() + 4 + "orders".len());
-        assert_eq!(Manifest::decode(&bytes, [1; 16]), Ok(shared));
+        assert_eq!(Manifest::decode(&bytes, [1; 16]), Ok(shared.clone()));
+        let owner = Owner {
+            holders: vec![[4; 16], [5; 16]],
+            incarnation: 6,
+            foreign_until_ns: -7,
+            unsent: vec![8, 9],
+        };
+        let owned = Manifest { owner: Some(owner), ..shared };
+        assert_eq!(Manifest::decode(&owned.encode(13), [1; 16]), Ok(owned));
     }
 
     #[test]

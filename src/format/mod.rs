@@ -8,6 +8,7 @@ pub(crate) mod header;
 pub(crate) mod log;
 pub(crate) mod manifest;
 pub(crate) mod names;
+pub(crate) mod packed;
 pub(crate) mod record;
 
 /// Version of all files of a store; written into each header.

@@ -103,6 +103,7 @@ impl Worker {
                 self.serve(request);
             }
             self.read_due();
+            self.write_due();
         }
     }
 
@@ -125,10 +126,11 @@ impl Worker {
             Request::Flush(reply) => {
                 let _ = reply.try_send(Ok(()));
             }
+            Request::Owning(request) => self.serve_owner(request),
         }
     }
 
-    fn spaces(&self) -> Vec<Arc<Space>> {
+    pub(super) fn spaces(&self) -> Vec<Arc<Space>> {
         let mut spaces = self.state.spaces.lock();
         spaces.retain(|space| space.strong_count() > 0);
         spaces.iter().filter_map(std::sync::Weak::upgrade).collect()
@@ -147,14 +149,14 @@ impl Worker {
     /// Reads the forget logs whose turn has come; opens spaces again of which the server knows nothing.
     fn read_due(&mut self) {
         for space in self.spaces() {
-            if self.state.breaker.admits().is_ok() && space.rest() == Some(Duration::ZERO) {
+            if self.state.breaker.admits().is_ok() && space.reading_is_due() {
                 // What failed is counted, and tried again.
                 let _ = self.read_forgotten(&space);
             }
         }
     }
 
-    fn admit(&self) -> Result<(), Failure> {
+    pub(super) fn admit(&self) -> Result<(), Failure> {
         self.state.breaker.admits().map_err(|left| {
             let why = self.state.last_error.lock().clone().unwrap_or_default();
             Failure::not_sent(format!("it failed before ({why}): asked again in {left:?}"))
@@ -162,7 +164,7 @@ impl Worker {
     }
 
     /// One call of the client, whatever it does.
-    fn call<T>(&self, call: impl FnOnce(&dyn Authority) -> Told<T>) -> Told<T> {
+    pub(super) fn call<T>(&self, call: impl FnOnce(&dyn Authority) -> Told<T>) -> Told<T> {
         let called = catch_unwind(AssertUnwindSafe(|| call(&*self.authority)));
         let told =
             called.unwrap_or_else(|_| Err(AuthorityError::undecided("its client has panicked")));
@@ -191,21 +193,21 @@ impl Worker {
     }
 
     /// Notices a server that may have lost something, before anybody hears of its answer.
-    fn saw(&mut self, server: &Server) -> bool {
+    pub(super) fn saw(&mut self, server: &Server) -> bool {
         let before = self.incarnation.replace(server.incarnation);
         let lost = before.is_some_and(|before| before != server.incarnation);
         if lost {
             for space in self.spaces() {
                 space.set_lost();
-                if let Some(watcher) = space.watcher.upgrade() {
-                    watcher.lost();
+                if let Some(watcher) = space.watcher() {
+                    watcher.lost(server.incarnation);
                 }
             }
         }
         lost
     }
 
-    fn open_space(&mut self, space: &Space) -> Result<Opened, Failure> {
+    pub(super) fn open_space(&mut self, space: &Space) -> Result<Opened, Failure> {
         self.admit()?;
         let terms = &space.terms;
         let deadline = Instant::now() + terms.deadline;
@@ -217,7 +219,7 @@ impl Worker {
         self.saw(&opened.server);
         if opened.check == terms.check {
             space.set_open();
-            if let Some(watcher) = space.watcher.upgrade() {
+            if let Some(watcher) = space.watcher() {
                 watcher.opened(&opened);
             }
         }
@@ -225,7 +227,7 @@ impl Worker {
     }
 
     /// Opens the space where that is to be done still.
-    fn ensure_open(&mut self, space: &Space) -> Result<(), Failure> {
+    pub(super) fn ensure_open(&mut self, space: &Space) -> Result<(), Failure> {
         if space.is_open() {
             return Ok(());
         }
@@ -260,7 +262,7 @@ impl Worker {
             }
             if !answer.digests.is_empty() {
                 space.counters.count_forgotten(answer.digests.len());
-                let watcher = space.watcher.upgrade();
+                let watcher = space.watcher();
                 if watcher.is_some_and(|watcher| !watcher.forgotten(&answer.digests)) {
                     space.set_stale();
                     return Err(Failure::not_sent(

@@ -6,6 +6,7 @@
 
 mod breaker;
 mod call;
+mod own;
 mod request;
 mod space;
 
@@ -16,12 +17,15 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
 use crate::authority::{
-    Authority, AuthorityError, Dialect, Opened, Row, RowAnswer, RowOp, Statement,
+    Acquire, Acquired, Appended, Authority, AuthorityError, Bucket, Dialect, Opened, Row,
+    RowAnswer, RowOp, SliceInfo, Statement, StoredChunk,
 };
 use crate::stats::AuthorityStats;
 use crate::storage::Origin;
 use breaker::Breaker;
 use call::{LEAST_SHARE, Worker};
+use own::Owning;
+pub(crate) use own::{Outgoing, Want};
 use request::Request;
 pub(crate) use request::Step;
 use request::{Ask, Reply};
@@ -77,11 +81,20 @@ pub(crate) trait Watcher: Send + Sync {
     /// here: then they come again.
     fn forgotten(&self, digests: &[crate::authority::Digest]) -> bool;
 
-    /// The server may have lost what it knew.
-    fn lost(&self);
+    /// The server may have lost what it knew: it has another incarnation.
+    fn lost(&self, incarnation: u64);
 
     /// The space was opened, for the first time or after the server may have lost something.
     fn opened(&self, opened: &Opened);
+
+    /// An owner says what it wants. With `heard` at least that it is heard of.
+    fn wants(&self, heard: bool) -> Want;
+
+    /// What became of what was to be written; says whether there is more.
+    fn wrote(&self, outgoing: &Arc<Outgoing>, answer: Result<Appended, Failure>) -> bool;
+
+    /// What became of the owner that wants to be it again.
+    fn acquired(&self, answer: Result<Acquired, Failure>);
 }
 
 /// The thread of one authority, and the way to it.
@@ -133,15 +146,50 @@ fn gatherer(authority: &Arc<dyn Authority>) -> std::io::Result<Arc<Gatherer>> {
 }
 
 impl Link {
-    pub(crate) fn new(
-        authority: &Arc<dyn Authority>,
-        terms: Terms,
-        watcher: Weak<dyn Watcher>,
-    ) -> std::io::Result<Self> {
+    pub(crate) fn new(authority: &Arc<dyn Authority>, terms: Terms) -> std::io::Result<Self> {
         let gatherer = gatherer(authority)?;
-        let space = Arc::new(Space::new(terms, watcher));
+        let space = Arc::new(Space::new(terms));
         gatherer.state.spaces.lock().push(Arc::downgrade(&space));
         Ok(Link { gatherer, space })
+    }
+
+    /// Says who hears of what the authority tells by itself.
+    pub(crate) fn watch(&self, watcher: Weak<dyn Watcher>) {
+        self.space.watch(watcher);
+    }
+
+    /// From here on what the owner has is written.
+    pub(crate) fn begin_writing(&self) {
+        self.space.begin_writing();
+        // Wakes the thread, which has to know how soon.
+        let _ = self.gatherer.requests.try_send(Request::Flush(bounded(1).0));
+    }
+
+    /// Nothing is written any more.
+    pub(crate) fn end_writing(&self) {
+        self.space.end_writing();
+    }
+
+    pub(crate) fn acquire(&self, request: Acquire) -> Result<Acquired, Failure> {
+        let space = Arc::clone(&self.space);
+        self.demand(|to| Request::Owning(Owning::Acquire(space, Box::new(request), to)))
+    }
+
+    pub(crate) fn release(&self, epoch: u64) -> Result<(), Failure> {
+        self.demand(|to| Request::Owning(Owning::Release(Arc::clone(&self.space), epoch, to)))
+    }
+
+    pub(crate) fn slices(&self) -> Result<Vec<SliceInfo>, Failure> {
+        self.demand(|to| Request::Owning(Owning::Slices(Arc::clone(&self.space), to)))
+    }
+
+    pub(crate) fn read(&self, buckets: Vec<Bucket>) -> Result<Vec<Vec<StoredChunk>>, Failure> {
+        self.demand(|to| Request::Owning(Owning::Read(Arc::clone(&self.space), buckets, to)))
+    }
+
+    /// Has one call made with what the owner has to write, and at least heard of.
+    pub(crate) fn write(&self) -> Result<(), Failure> {
+        self.demand(|to| Request::Owning(Owning::Write(Arc::clone(&self.space), to)))
     }
 
     /// What messages call the authority.

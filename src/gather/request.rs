@@ -9,6 +9,7 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 
 use super::Failure;
+use super::own::Owning;
 use super::space::Space;
 use crate::authority::{Digest, Opened, RowAnswer, RowOp};
 
@@ -27,6 +28,7 @@ pub(super) enum Request {
     Open(Arc<Space>, Sender<Result<Opened, Failure>>),
     Poll(Arc<Space>, Sender<Result<(), Failure>>),
     Flush(Sender<Result<(), Failure>>),
+    Owning(Owning),
 }
 
 /// Steps of one caller, which go in one call.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -18,11 +18,13 @@ pub(crate) struct Terms {
     pub(crate) deadline: Duration,
     /// What others forget is known here after this long.
     pub(crate) forget_lag: Duration,
+    /// For the only writer of the space: how often it writes.
+    pub(crate) write_every: Option<Duration>,
 }
 
 pub(super) struct Space {
     pub(super) terms: Terms,
-    pub(super) watcher: Weak<dyn Watcher>,
+    watcher: OnceLock<Weak<dyn Watcher>>,
     pub(super) counters: Counters,
     progress: Mutex<Progress>,
 }
@@ -37,14 +39,52 @@ struct Progress {
     read: Option<Instant>,
     /// When it was last asked for, whatever came of it.
     tried: Option<Instant>,
+    /// When the owner writes next; `None` while it does not.
+    next_write: Option<Instant>,
 }
 
 /// Reads of the forget log in a lag: one of them may fail.
 const READS: u32 = 3;
 
 impl Space {
-    pub(super) fn new(terms: Terms, watcher: Weak<dyn Watcher>) -> Self {
-        Space { terms, watcher, counters: Counters::default(), progress: Mutex::default() }
+    pub(super) fn new(terms: Terms) -> Self {
+        let (watcher, counters) = (OnceLock::new(), Counters::default());
+        Space { terms, watcher, counters, progress: Mutex::default() }
+    }
+
+    pub(super) fn watch(&self, watcher: Weak<dyn Watcher>) {
+        // There is one store, and it says so once.
+        let _ = self.watcher.set(watcher);
+    }
+
+    pub(super) fn watcher(&self) -> Option<Arc<dyn Watcher>> {
+        self.watcher.get().and_then(Weak::upgrade)
+    }
+
+    pub(super) fn begin_writing(&self) {
+        self.progress.lock().next_write = Some(Instant::now());
+    }
+
+    pub(super) fn end_writing(&self) {
+        self.progress.lock().next_write = None;
+    }
+
+    /// The owner has written; with `more` it goes on at once.
+    pub(super) fn wrote(&self, more: bool) {
+        let Some(every) = self.terms.write_every else { return };
+        let mut progress = self.progress.lock();
+        if progress.next_write.is_some() {
+            progress.next_write = Some(Instant::now() + if more { Duration::ZERO } else { every });
+        }
+    }
+
+    pub(super) fn write_is_due(&self) -> bool {
+        let next_write = self.progress.lock().next_write;
+        next_write.is_some_and(|next_write| next_write <= Instant::now())
+    }
+
+    pub(super) fn reading_is_due(&self) -> bool {
+        self.terms.write_every.is_none() && self.rest() == Some(Duration::ZERO)
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -91,9 +131,13 @@ impl Space {
         read.is_some_and(|read| read.elapsed() < self.terms.forget_lag)
     }
 
-    /// How long the forget log need not be read; `None` for ever.
+    /// How long the forget log need not be read, or nothing be written; `None` for ever.
     pub(super) fn rest(&self) -> Option<Duration> {
         let progress = self.progress.lock();
+        if self.terms.write_every.is_some() {
+            let next_write = progress.next_write?;
+            return Some(next_write.saturating_duration_since(Instant::now()));
+        }
         let Some(tried) = progress.tried else { return Some(Duration::ZERO) };
         Some((self.terms.forget_lag / READS).saturating_sub(tried.elapsed()))
     }

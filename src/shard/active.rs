@@ -254,6 +254,15 @@ impl Active {
         keys
     }
 
+    /// Chunks with their slices, and how many records each has: all are full but those being filled.
+    pub(crate) fn fills(&self) -> impl Iterator<Item = (u32, u64, u8)> + '_ {
+        self.chunks.iter().enumerate().map(|(local, (number, slice))| {
+            let open = self.open_chunks().find(|open| open.local == local);
+            let here = open.map_or(SLOTS, |open| open.next_slot) - 1;
+            (*number, *slice, here as u8)
+        })
+    }
+
     pub(crate) fn withdrawn(&self) -> u64 {
         self.withdrawn.load(Relaxed)
     }

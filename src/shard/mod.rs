@@ -367,6 +367,11 @@ impl Shard {
         }
     }
 
+    /// Shows a digest that a sealed part has.
+    pub(crate) fn show(&mut self, digest: Digest, target: Target) {
+        self.publish(digest, target, None);
+    }
+
     #[cold]
     #[inline(never)]
     fn publish_in_building(&self, digest: Digest, target: Target) {

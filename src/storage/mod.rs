@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 pub(crate) use dir::DirStorage;
 pub(crate) use heap::{HeapStorage, allocate};
-pub(crate) use origin::Origin;
+pub(crate) use origin::{Origin, Seat};
 #[cfg(feature = "test-storage")]
 pub(crate) use place::refuse_unfit;
 pub(crate) use region::{Advice, Region, SharedCell, prefetch, prefetch_block};

@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 
+use parking_lot::Mutex;
+
 use super::Region;
 
 /// A mark that a forked child finds cleared: the kernel zeroes its page there. To look at it is one
@@ -59,6 +61,54 @@ impl Marks {
     }
 }
 
+/// Cells that belong to nobody, of pages that stay for ever.
+static FREE: Mutex<Vec<&'static AtomicU32>> = Mutex::new(Vec::new());
+
+/// A mark that changes: it has a cell of its own, which goes to the next when it is dropped.
+pub(crate) struct Seat(Origin);
+
+impl Seat {
+    pub(crate) fn new(mark: usize) -> io::Result<Self> {
+        // A thread that held the lock may not exist in a child.
+        let free = FREE.try_lock().and_then(|mut free| free.pop());
+        let cell = match free {
+            Some(cell) => cell,
+            None => Seat::more()?,
+        };
+        cell.store(mark as u32, Relaxed);
+        Ok(Seat(Origin { mark: cell, pid: std::process::id() }))
+    }
+
+    fn more() -> io::Result<&'static AtomicU32> {
+        let page: &'static Region = Box::leak(Box::new(Region::wiped_on_fork()?));
+        let cells: &'static [AtomicU32] = page.cells();
+        if let Some(mut free) = FREE.try_lock() {
+            free.extend(&cells[1..]);
+        }
+        Ok(&cells[0])
+    }
+
+    pub(crate) fn origin(&self) -> Origin {
+        self.0
+    }
+
+    /// Changes the mark. In a forked child it stays cleared.
+    pub(crate) fn set(&self, mark: usize) {
+        let _ = self.0.mark.fetch_update(Relaxed, Relaxed, |was| (was != 0).then_some(mark as u32));
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        // In a forked child it is the parent's.
+        if !self.0.is_elsewhere()
+            && let Some(mut free) = FREE.try_lock()
+        {
+            free.push(self.0.mark);
+        }
+    }
+}
+
 impl Origin {
     /// The process that calls, with a mark from 1 to 1,023.
     pub(crate) fn here(mark: usize) -> io::Result<Self> {
@@ -91,5 +141,14 @@ mod tests {
             assert_eq!(origin.mark(), mark);
             assert!(!origin.is_elsewhere());
         }
+    }
+
+    #[test]
+    fn a_seat_has_a_mark_of_its_own() {
+        let seats: Vec<Seat> = (0..1_500).map(|_| Seat::new(1).unwrap()).collect();
+        let origins: Vec<Origin> = seats.iter().map(Seat::origin).collect();
+        seats[7].set(4);
+        let other = |at: usize| if at == 7 { 4 } else { 1 };
+        assert!(origins.iter().enumerate().all(|(at, origin)| origin.mark() == other(at)));
     }
 }

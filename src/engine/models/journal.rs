@@ -10,7 +10,7 @@ use crate::ledger::Ledger;
 fn journal(segment_chunks: u32) -> (Arc<Journal>, Arc<Ledger>) {
     let (engine, _) = store();
     let ledger = Arc::clone(&engine.ledger);
-    (Arc::new(Journal::new(Arc::clone(&ledger), segment_chunks)), ledger)
+    (Arc::new(Journal::new(Arc::clone(&ledger), segment_chunks, false)), ledger)
 }
 
 fn take(journal: &Journal, ledger: &Ledger) -> Taken {

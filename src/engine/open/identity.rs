@@ -30,7 +30,7 @@ pub(super) fn create_header(config: &Config, storage: &dyn Storage) -> Result<St
         let path = storage.path(names::STORE);
         return Err(Error::corrupt(path, "it is missing, but files of a store are there"));
     }
-    if config.shared.is_some() && config.secret.is_none() {
+    if config.space().is_some() && config.secret.is_none() {
         let reason = "is required for a new store with an authority: all that share keys have one";
         return Err(Error::config("secret", reason));
     }
@@ -79,12 +79,20 @@ pub(super) fn refuse_mismatch(config: &Config, header: &StoreHeader) -> Result<(
 /// A store that shares a space knows what this process has seen and no more: alone, or in another space,
 /// it would answer for what it does not know.
 pub(super) fn refuse_other_space(config: &Config, manifest: &Manifest) -> Result<()> {
-    let named = config.shared.as_ref().map(|shared| shared.space.as_str());
-    if manifest.space.is_empty() || config.any_space || named == Some(&manifest.space) {
+    let named = config.space();
+    if manifest.space.is_empty() || config.any_space {
         return Ok(());
     }
-    let detail = format!("it shares the space `{}` of an authority", manifest.space);
-    let field = if named.is_none() { "authority" } else { "authority_space" };
+    let space = &manifest.space;
+    if named == Some(space) && config.owned.is_some() == manifest.owner.is_some() {
+        return Ok(());
+    }
+    let detail = match manifest.owner {
+        Some(_) => format!("it is the only writer of the space `{space}`: `Ownership::Exclusive`"),
+        None => format!("it shares the space `{space}` of an authority: `Ownership::Shared`"),
+    };
+    let field =
+        if named == Some(space) || named.is_none() { "authority" } else { "authority_space" };
     Err(Error::Mismatch { field, detail })
 }
 
@@ -153,5 +161,6 @@ pub(super) fn new_manifest(config: &Config, header: &StoreHeader, level: Level) 
         closed_ns: i64::MIN,
         close_error: String::new(),
         space: String::new(),
+        owner: None,
     }
 }

@@ -3,6 +3,7 @@
 mod files;
 mod identity;
 mod salvage;
+mod space;
 mod trust;
 
 use std::path::Path;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
+use super::exclusive::{Initial, Taken};
 use super::maintain::Maintenance;
 use super::time::EngineTime;
 use super::{Engine, FilterHint, SHARED_TIME, Window, claims, mark, recover};
@@ -119,18 +121,33 @@ fn open(config: Config, storage: Arc<dyn Storage>) -> Result<Arc<Engine>> {
     };
     opening.clear_leftovers()?;
     let clock = opening.clock_region()?;
+    let read = opening.manifest.clone();
     opening.judge_trust(&clock)?;
+    let acquirement = opening.take_space(&read)?;
     opening.choose_source()?;
     let time = opening.start_time(clock)?;
+    let lossy = opening.is_lossy();
     opening.note_losses(&time);
+    let owned = acquirement.map(|acquirement| opening.adopt_space(acquirement, &time, lossy));
     let timeline = opening.timeline(&time);
     let runs = opening.open_runs(&timeline, &time)?;
     let filters = opening.open_filters()?;
+    if owned.is_some() && opening.report.created {
+        // Files of a store that begins anew are not named any more.
+        opening.clear_leftovers()?;
+    }
     opening.manifest.anchor = time.anchor(0);
     opening.publish(&timeline)?;
     let source = std::mem::take(&mut opening.source);
-    let engine = opening.assemble(time, timeline, &runs, filters)?;
-    recover::replay(&engine, source)?;
+    let engine = opening.assemble(time, timeline, &runs, filters, owned.as_ref())?;
+    let sent = owned.as_ref().is_some_and(|(taken, _)| taken.trusted);
+    recover::replay(&engine, source, sent)?;
+    begin(&engine, owned)?;
+    Ok(engine)
+}
+
+/// What follows when everything is read back.
+fn begin(engine: &Arc<Engine>, owned: Option<(Taken, Initial)>) -> Result<()> {
     // From here on nothing is read from maps of before that were suspect.
     engine.time.set_suspect(Maps::Journal, false);
     engine.time.set_suspect(Maps::Filters, false);
@@ -138,16 +155,20 @@ fn open(config: Config, storage: Arc<dyn Storage>) -> Result<Arc<Engine>> {
     if cfg!(not(all(test, loom))) {
         engine.begin_background();
         engine.begin_ticking()?;
-        let watched: std::sync::Weak<Engine> = Arc::downgrade(&engine);
+        let watched: std::sync::Weak<Engine> = Arc::downgrade(engine);
         worker::watch(watched);
     }
-    if let Err(error) = engine.connect() {
+    let connected = match owned {
+        Some((taken, initial)) => engine.own(taken, &initial),
+        None => engine.connect(),
+    };
+    if let Err(error) = connected {
         // The error that matters is that one.
         let _ = engine.close();
         return Err(error);
     }
     events::opened(&engine.path(), &engine.recovery.lock());
-    Ok(engine)
+    Ok(())
 }
 
 impl Opening {
@@ -200,6 +221,7 @@ impl Opening {
         timeline: Timeline,
         runs: &[Arc<Run>],
         filters: Vec<Option<Filter>>,
+        owned: Option<&(Taken, Initial)>,
     ) -> Result<Arc<Engine>> {
         let config = self.config;
         let now_ns = if config.event_time { time.watermark() } else { time.now() };
@@ -218,7 +240,13 @@ impl Opening {
         let sizes = Sizes::of(&config, sized);
         let opens = self.manifest.opens;
         let ledger = Arc::new(Ledger::new(self.storage, self.manifest));
-        let tools = tools(&config, &ledger, &sizes, (quota, self.refreshes, filters.len()));
+        let tools = tools(
+            &config,
+            &ledger,
+            &sizes,
+            (quota, self.refreshes, filters.len()),
+            owned.is_some(),
+        );
         let maintenance = Maintenance::with_filters_for(sized);
         let shard = |(number, filter)| {
             let mut shard = Shard::new(number, Arc::clone(&catalog));
@@ -226,8 +254,7 @@ impl Opening {
             CachePadded::new(Mutex::new(shard))
         };
         let shards: Box<[_]> = filters.into_iter().enumerate().map(shard).collect();
-        let origin = Origin::here(origin_mark(&config))
-            .map_err(|e| Error::io("allocating memory for", ledger.storage().path(""), e))?;
+        let origin = origin(&config, owned, &ledger)?;
         let hints = shards.iter().map(|_| CachePadded::new(FilterHint::default())).collect();
         let engine = Arc::new_cyclic(|me| Engine {
             me: me.clone(),
@@ -248,6 +275,7 @@ impl Opening {
             meters: StoreMeters::default(),
             closed: AtomicBool::new(false),
             shared: std::sync::OnceLock::new(),
+            owned: std::sync::OnceLock::new(),
         });
         for (index, shard) in engine.shards.iter().enumerate() {
             engine.set_hint(index, &shard.lock());
@@ -261,10 +289,11 @@ fn tools(
     ledger: &Arc<Ledger>,
     sizes: &Sizes,
     (quota, holds_refreshed, shards): (Quota, bool, usize),
+    writes_behind: bool,
 ) -> Tools {
     let level = level(config.durability, ledger.storage());
     Tools {
-        journal: Journal::new(Arc::clone(ledger), sizes.segment_chunks),
+        journal: Journal::new(Arc::clone(ledger), sizes.segment_chunks, writes_behind),
         log: Log::new(Arc::clone(ledger), level, sizes.log_bytes),
         quota,
         refresh_on_duplicate: config.refresh_on_duplicate,
@@ -275,8 +304,12 @@ fn tools(
     }
 }
 
-fn origin_mark(config: &Config) -> usize {
-    if config.shared.is_some() { SHARED_TIME } else { mark(config.event_time) }
+fn origin(config: &Config, owned: Option<&(Taken, Initial)>, ledger: &Ledger) -> Result<Origin> {
+    if let Some((taken, _)) = owned {
+        return Ok(taken.seat.origin());
+    }
+    let mark = if config.shared.is_some() { SHARED_TIME } else { mark(config.event_time) };
+    Origin::here(mark).map_err(|e| Error::io("allocating memory for", ledger.storage().path(""), e))
 }
 
 /// What is logged.

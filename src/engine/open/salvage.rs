@@ -79,6 +79,11 @@ impl Opening {
         Ok(())
     }
 
+    /// Something that was acknowledged may be missing.
+    pub(super) fn is_lossy(&self) -> bool {
+        !self.losses.is_empty() || matches!(self.source, Source::Nothing(_))
+    }
+
     fn lose_since(&mut self, from_ns: i64, reason: &str) {
         self.losses.push(Loss { from_ns, reason: reason.to_owned() });
     }

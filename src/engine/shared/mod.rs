@@ -13,21 +13,19 @@ pub(crate) use claims::Held;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::{Duration, Instant};
 
 use super::Engine;
-use crate::authority::{AuthorityError, Opened, Token};
+use crate::authority::{AuthorityError, Token};
 use crate::config::{Config, OnOutage, Shared as Settings};
 use crate::digest::{Digest, KeyHasher};
 use crate::error::{Error, Result};
 use crate::format::header::StoreHeader;
-use crate::format::manifest::Hole;
-use crate::gather::{Failure, Link, Terms, Watcher};
+use crate::gather::{Failure, Link, Terms};
 use crate::random;
 use crate::stats::AuthorityStats;
 use crate::sync::{AtomicI64, AtomicU64, Mutex};
-use crate::telemetry::events;
 use crate::time::nanos;
 
 /// A store's side of an authority.
@@ -45,7 +43,7 @@ pub(super) struct Shared {
     deadline: Duration,
     /// The authority has every mark since then, in time of the store; [`NOT_KNOWN`] while it does not
     /// tell.
-    complete_since_ns: AtomicI64,
+    pub(super) complete_since_ns: AtomicI64,
     /// Until when the manifest has a hole because of what is assumed.
     hole_until_ns: Mutex<i64>,
     /// What this store has forgotten, and when, in time of the store: a server that lost the news of it is
@@ -56,20 +54,12 @@ pub(super) struct Shared {
     not_kept: AtomicU64,
 }
 
-const NOT_KNOWN: i64 = i64::MAX;
+pub(super) const NOT_KNOWN: i64 = i64::MAX;
 /// Tokens of observations; those of claims are smaller.
 const OBSERVATION: u64 = 1 << 63;
-/// A hole is written this far ahead, so that not every assumption writes the manifest.
-const HOLE_AHEAD_NS: i64 = 5_000_000_000;
-const ASSUMED: &str = "the authority could not be asked: keys were assumed to be new";
 
 impl Shared {
-    fn new(
-        config: &Config,
-        settings: &Settings,
-        header: &StoreHeader,
-        watcher: std::sync::Weak<dyn Watcher>,
-    ) -> std::io::Result<Self> {
+    fn new(config: &Config, settings: &Settings, header: &StoreHeader) -> std::io::Result<Self> {
         let mut nonce = [0; 8];
         random::fill(&mut nonce)?;
         let terms = Terms {
@@ -77,12 +67,13 @@ impl Shared {
             check: check(header),
             deadline: settings.deadline,
             forget_lag: settings.forget_lag,
+            write_every: None,
         };
         // A mark is acknowledged when its answer is here, and lives for a window from then; and not
         // longer than it would here.
         let slack_ns = config.slice_ns / 2;
         Ok(Shared {
-            link: Link::new(&settings.authority, terms, watcher)?,
+            link: Link::new(&settings.authority, terms)?,
             nonce: u64::from_le_bytes(nonce),
             next_observation: AtomicU64::new(OBSERVATION),
             keep: span(config.window_ns + slack_ns),
@@ -121,21 +112,25 @@ impl Shared {
     }
 
     fn error(&self, failure: &Failure, undecided: bool) -> Error {
-        let name = self.link.name();
-        let source = Box::new(Arc::clone(&failure.error));
-        match undecided {
-            true => Error::Undecided { name, source },
-            false => Error::Authority { name, transient: failure.error.is_transient(), source },
-        }
+        error_of(&self.link, failure, undecided)
     }
 }
 
-fn span(ns: i64) -> Duration {
+pub(super) fn span(ns: i64) -> Duration {
     Duration::from_nanos(ns.max(0).unsigned_abs())
 }
 
+/// What a caller is told of a failure.
+pub(super) fn error_of(link: &Link, failure: &Failure, undecided: bool) -> Error {
+    let (name, source) = (link.name(), Box::new(Arc::clone(&failure.error)));
+    match undecided {
+        true => Error::Undecided { name, source },
+        false => Error::Authority { name, transient: failure.error.is_transient(), source },
+    }
+}
+
 /// Tells stores apart whose digests have nothing to do with each other.
-fn check(header: &StoreHeader) -> u64 {
+pub(super) fn check(header: &StoreHeader) -> u64 {
     let hasher = KeyHasher::derived(header.digest, &header.secret, b"authority");
     hasher.digest(header.digest.name().as_bytes()).hi
 }
@@ -151,11 +146,6 @@ impl Engine {
         }
     }
 
-    /// What is answered while the authority cannot be asked.
-    pub(crate) fn on_outage(&self) -> OnOutage {
-        self.shared.get().map_or(OnOutage::Fail, |shared| shared.on_outage)
-    }
-
     /// Finds the authority, and agrees with it on the space.
     pub(super) fn connect(&self) -> Result<()> {
         let Some(settings) = &self.config.shared else { return Ok(()) };
@@ -168,10 +158,11 @@ impl Engine {
 
     fn agree(&self, settings: &Settings) -> Result<()> {
         let path = || self.ledger.storage().path("");
-        let me: std::sync::Weak<Engine> = self.me.clone();
-        let shared = Shared::new(&self.config, settings, &self.header, me)
+        let shared = Shared::new(&self.config, settings, &self.header)
             .map_err(|e| Error::io("starting a thread for", path(), e))?;
         let shared = self.shared.get_or_init(|| Box::new(shared));
+        let me: std::sync::Weak<Engine> = self.me.clone();
+        shared.link.watch(me);
         let asked = Instant::now();
         let opened = match shared.link.open() {
             Ok(opened) => opened,
@@ -207,29 +198,7 @@ impl Engine {
 
     /// Notes that a key is assumed to be new, or a mark could not be made known to others.
     fn note_assumed(&self, shared: &Shared) -> Result<()> {
-        let now_ns = self.time.now();
-        let mut until_ns = shared.hole_until_ns.lock();
-        if now_ns < *until_ns {
-            return Ok(());
-        }
-        let to_ns = now_ns.saturating_add(HOLE_AHEAD_NS);
-        let begun_ns = *until_ns;
-        if now_ns >= begun_ns.saturating_add(HOLE_AHEAD_NS) {
-            events::assuming_new(&self.path());
-        }
-        self.ledger.update(|manifest| {
-            let is_it = |hole: &&mut Hole| hole.to_ns == begun_ns && hole.reason == ASSUMED;
-            let goes_on = now_ns < begun_ns.saturating_add(HOLE_AHEAD_NS);
-            match manifest.holes.iter_mut().find(is_it).filter(|_| goes_on) {
-                Some(hole) => hole.to_ns = to_ns,
-                None => {
-                    let (from_ns, reason) = (now_ns, ASSUMED.to_owned());
-                    manifest.holes.push(Hole { from_ns, to_ns, reason });
-                }
-            }
-        })?;
-        *until_ns = to_ns;
-        Ok(())
+        self.note_assumption(&shared.hole_until_ns)
     }
 
     /// Counts a `New` that was assumed.
@@ -237,32 +206,6 @@ impl Engine {
         self.note_assumed(shared)?;
         shared.assumed_new.fetch_add(1, Relaxed);
         Ok(())
-    }
-}
-
-impl Watcher for Engine {
-    fn forgotten(&self, digests: &[crate::authority::Digest]) -> bool {
-        // A store that is closed answers nothing, and reads all of it when it is opened again.
-        if self.is_closed() {
-            return true;
-        }
-        let forgotten = self.forget_elsewhere(digests);
-        forgotten.inspect_err(|error| self.note_background_error(error)).is_ok()
-    }
-
-    fn lost(&self) {
-        if let Some(shared) = self.shared() {
-            // Until it says since when it knows everything, nothing is vouched for.
-            shared.complete_since_ns.store(NOT_KNOWN, Release);
-            self.forget_again(shared);
-        }
-    }
-
-    fn opened(&self, opened: &Opened) {
-        let Some(shared) = self.shared() else { return };
-        let server_ns = opened.server.time.as_unix_nanos();
-        let ago_ns = server_ns.saturating_sub(opened.complete_since.as_unix_nanos()).max(0);
-        shared.complete_since_ns.store(self.time.now().saturating_sub(ago_ns), Release);
     }
 }
 

@@ -75,7 +75,7 @@ impl Engine {
 
     /// Tells a server once more what this store has forgotten: it may have lost the news before others
     /// heard of them, or have a row back. Not of keys that were seen again.
-    pub(super) fn forget_again(&self, shared: &Shared) {
+    pub(in crate::engine) fn forget_again(&self, shared: &Shared) {
         let forgotten: BTreeSet<Digest> =
             shared.forgotten.lock().iter().map(|(_, digest)| *digest).collect();
         let op = RowOp::Forget { keep: shared.forget_keep };
@@ -94,7 +94,10 @@ impl Engine {
 
     /// Digests that the authority's log has: what is known of them here does not count any more. An
     /// error is of one of them; the others are forgotten all the same.
-    pub(super) fn forget_elsewhere(&self, digests: &[crate::authority::Digest]) -> Result<()> {
+    pub(in crate::engine) fn forget_elsewhere(
+        &self,
+        digests: &[crate::authority::Digest],
+    ) -> Result<()> {
         let digests: Vec<Digest> =
             digests.iter().filter_map(|digest| Digest::from_bytes(*digest.as_bytes())).collect();
         let mut call = Call::default();

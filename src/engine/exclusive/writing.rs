@@ -1,0 +1,293 @@
+//! One append after the other: what is under way, and what is known of the server.
+//!
+//! The journal itself says how many digests of each chunk are acknowledged, so a killed process loses
+//! nothing of that. One append is under way at a time; until it has its answer it is repeated as it was.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire as Acq, Relaxed};
+
+use super::outgoing::{Keys, Sources};
+use super::{IN_DOUBT, OWNER, Owner, layout};
+use crate::authority::{Acquire, Acquired, Appended, AuthorityError, Chunk, Progress, Token};
+use crate::engine::Engine;
+use crate::engine::shared::span;
+use crate::error::Result;
+use crate::gather::{Failure, Outgoing, Want};
+
+/// What is under way, and what is known of the server.
+pub(super) struct Writing {
+    epoch: u64,
+    /// The owner before this one.
+    last: Option<Token>,
+    /// As the owner record has it.
+    progress: Progress,
+    /// Number of the last chunk.
+    number: u64,
+    /// What is written is known to be there through this instant, in time of the store.
+    through_ns: i64,
+    /// The incarnation that has the owner record, and the one that was seen last.
+    of_epoch: u64,
+    seen: u64,
+    /// The server lacks what was written: all that is live is written again.
+    lost: bool,
+    again: Option<Acquire>,
+    flight: Option<Flight>,
+    asked_ns: i64,
+}
+
+/// An append that has no answer yet.
+struct Flight {
+    outgoing: Arc<Outgoing>,
+    sources: Sources,
+    /// What is there when it has been applied.
+    through_ns: Option<i64>,
+    /// There is more to be written.
+    more: bool,
+}
+
+/// Chunks are numbered from the time on. A server that restarts empty counts epochs from the first again:
+/// then an owner that has not noticed and the next one have the same epoch, but no number in common.
+fn first_number(acquired: &Acquired) -> u64 {
+    let now_us = acquired.server.time.as_unix_nanos().max(0).unsigned_abs() / 1_000;
+    acquired.progress.position.max(now_us)
+}
+
+impl Writing {
+    pub(super) fn new(acquired: &Acquired, lost: bool) -> Self {
+        let incarnation = acquired.server.incarnation;
+        Writing {
+            epoch: acquired.epoch,
+            last: acquired.last,
+            progress: acquired.progress,
+            number: first_number(acquired),
+            through_ns: i64::MIN,
+            of_epoch: incarnation,
+            seen: incarnation,
+            lost,
+            again: None,
+            flight: None,
+            asked_ns: 0,
+        }
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub(super) fn last(&self) -> Option<Token> {
+        self.last
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    pub(super) fn position(&self) -> u64 {
+        self.progress.position
+    }
+
+    pub(super) fn through_ns(&self) -> i64 {
+        self.through_ns
+    }
+
+    /// The owner record was another server's, or what that was before it lost something.
+    pub(super) fn is_of_another_server(&self) -> bool {
+        self.of_epoch != self.seen
+    }
+
+    /// The server may have lost what was written to it.
+    pub(super) fn lose_server(&mut self, incarnation: u64) {
+        (self.seen, self.lost) = (incarnation, true);
+    }
+
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.number += 1;
+        self.number
+    }
+
+    /// Something has no answer yet, or has to be done first.
+    pub(super) fn is_open(&self) -> bool {
+        self.flight.is_some() || self.lost || self.again.is_some()
+    }
+
+    pub(super) fn ask_again(&mut self, request: Acquire) {
+        self.again = Some(request);
+    }
+
+    /// The space is this store's again; returns when it was asked for.
+    pub(super) fn begin_epoch(&mut self, acquired: &Acquired) -> i64 {
+        self.epoch = acquired.epoch;
+        self.of_epoch = acquired.server.incarnation;
+        self.number = self.number.max(first_number(acquired));
+        // What was under way carries the old epoch. It is written again with all the rest.
+        (self.again, self.flight, self.lost) = (None, None, true);
+        self.asked_ns
+    }
+}
+
+impl Engine {
+    pub(in crate::engine) fn what_to_write(&self, owner: &Owner, heard: bool) -> Want {
+        let mut writing = owner.writing.lock();
+        writing.asked_ns = self.time.now();
+        match owner.standing.load(Acq) {
+            OWNER => {}
+            IN_DOUBT => {
+                return match &writing.again {
+                    Some(request) => Want::Acquire(*request),
+                    None => Want::Look,
+                };
+            }
+            _ => return Want::Nothing,
+        }
+        let heard = heard || !owner.is_lease_fresh(writing.asked_ns);
+        if writing.flight.is_none() {
+            writing.flight = match self.fill_flight(owner, &mut writing, heard) {
+                Ok(flight) => flight,
+                Err(error) => {
+                    self.note_background_error(&error);
+                    heard.then(|| self.flight(owner, &writing, Vec::new(), 0))
+                }
+            };
+        }
+        let outgoing = writing.flight.as_ref().map(|flight| Arc::clone(&flight.outgoing));
+        outgoing.map_or(Want::Nothing, Want::Append)
+    }
+
+    fn flight(&self, owner: &Owner, writing: &Writing, chunks: Vec<Chunk>, keys: usize) -> Flight {
+        let since_ns = self.guaranteed_since().as_unix_nanos();
+        let progress = Progress {
+            position: writing.number,
+            complete_since: owner.server_time_after(since_ns),
+            complete_through: writing.progress.complete_through,
+            layout: layout(owner.part_bits),
+        };
+        let lease = span(owner.lease_ns);
+        let outgoing = Arc::new(Outgoing { epoch: writing.epoch, lease, progress, chunks, keys });
+        Flight { outgoing, sources: Sources::default(), through_ns: None, more: false }
+    }
+
+    /// Gathers what is to be written; an append without chunks if the server is to hear of this store.
+    fn fill_flight(
+        &self,
+        owner: &Owner,
+        writing: &mut Writing,
+        heard: bool,
+    ) -> Result<Option<Flight>> {
+        if writing.lost {
+            self.begin_again(owner, writing.seen)?;
+            writing.lost = false;
+        }
+        let began_ns = self.time.now();
+        let (mut keys, mut sources) = (Keys::new(), Sources::default());
+        let mut whole = self.gather_run(owner, &mut keys, &mut sources)?;
+        whole &= self.gather_journal(&mut keys, &mut sources)?;
+        sources.forgotten = std::mem::take(&mut *owner.forgotten.lock());
+        let decided = self.read_decided(&mut keys, &sources);
+        if let Err(error) = decided {
+            owner.forgotten.lock().append(&mut sources.forgotten);
+            return Err(error);
+        }
+        let (keys, forgotten) = self.without_dead(owner, keys, &sources.forgotten);
+        let count = keys.len() + forgotten.len();
+        let chunks = self.pack(owner, writing, keys, forgotten);
+        let mut flight = self.flight(owner, writing, chunks, count);
+        (flight.sources, flight.more) = (sources, !whole);
+        if whole {
+            flight.through_ns = Some(began_ns);
+            if let Some(outgoing) = Arc::get_mut(&mut flight.outgoing) {
+                outgoing.progress.complete_through = owner.server_time_before(began_ns);
+            }
+        }
+        if flight.outgoing.chunks.is_empty() && !heard {
+            // What it is about is over, or was read from there.
+            self.acknowledge(owner, &flight.sources)?;
+            return Ok(None);
+        }
+        Ok(Some(flight))
+    }
+
+    /// The server lacks what was written: all of it goes again.
+    fn begin_again(&self, owner: &Owner, incarnation: u64) -> Result<()> {
+        for segment in self.segments_in_use() {
+            (0..segment.chunks()).for_each(|number| segment.set_sent(number, 0));
+        }
+        self.ledger.update(|manifest| {
+            let all = manifest.runs.iter().map(|run| run.file).collect();
+            if let Some(owner) = &mut manifest.owner {
+                (owner.incarnation, owner.unsent) = (incarnation, all);
+            }
+        })?;
+        owner.learned.lock().clear();
+        *owner.run_pages.lock() = (0, 0);
+        self.forget_at_authority_again(owner);
+        Ok(())
+    }
+
+    /// The answer to an append. Says whether there is more to write.
+    pub(in crate::engine) fn was_written(
+        &self,
+        owner: &Owner,
+        outgoing: &Arc<Outgoing>,
+        answer: std::result::Result<Appended, Failure>,
+    ) -> bool {
+        let answered_ns = self.time.now();
+        let mut writing = owner.writing.lock();
+        let is_it = |flight: &mut Flight| Arc::ptr_eq(&flight.outgoing, outgoing);
+        let appended = match answer {
+            Ok(appended) => appended,
+            Err(failure) => {
+                let stale = matches!(&*failure.error, AuthorityError::StaleEpoch { .. });
+                drop(writing);
+                if stale {
+                    owner.set_in_doubt();
+                    self.turn_mark(owner);
+                }
+                return stale;
+            }
+        };
+        let asked_ns = writing.asked_ns;
+        owner.saw_clock(&appended.server, asked_ns, answered_ns);
+        if writing.again.is_none() {
+            owner.is_heard(asked_ns);
+        }
+        writing.lost |= appended.before < writing.progress.position;
+        let mut more = writing.lost;
+        if let Some(flight) = writing.flight.take_if(is_it) {
+            writing.progress = outgoing.progress;
+            writing.through_ns = flight.through_ns.unwrap_or(writing.through_ns);
+            owner.keys_written.fetch_add(outgoing.keys as u64, Relaxed);
+            owner.chunks_written.fetch_add(outgoing.chunks.len() as u64, Relaxed);
+            more |= flight.more;
+            if let Err(error) = self.acknowledge(owner, &flight.sources) {
+                // It is written again.
+                self.note_background_error(&error);
+            }
+        }
+        drop(writing);
+        self.turn_mark(owner);
+        if !self.tools.journal.full_segments().is_empty() {
+            self.schedule_seal();
+        }
+        more
+    }
+
+    /// Notes that the authority has what an append was made of.
+    fn acknowledge(&self, owner: &Owner, sources: &Sources) -> Result<()> {
+        for (segment, number, filled) in &sources.chunks {
+            segment.set_sent(*number, *filled);
+        }
+        match sources.run {
+            Some((file, Some(page))) => *owner.run_pages.lock() = (file, page),
+            Some((file, None)) => {
+                self.ledger.update(|manifest| {
+                    if let Some(owner) = &mut manifest.owner {
+                        owner.unsent.retain(|unsent| *unsent != file);
+                    }
+                })?;
+                self.schedule_merge();
+            }
+            None => {}
+        }
+        Ok(())
+    }
+}

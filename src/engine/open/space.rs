@@ -1,0 +1,335 @@
+//! Becoming the owner of a space, before anything of the store is believed: who was the owner since decides
+//! what the directory is worth.
+
+use std::time::{Duration, Instant};
+
+use super::Opening;
+use super::identity::new_manifest;
+use super::level;
+use crate::authority::{Acquire, Acquired, AuthorityError, Opened, Progress, SliceInfo, Token};
+use crate::config::Owned;
+use crate::engine::exclusive::{self, Initial, Slice, Taken};
+use crate::engine::shared::{check, error_of};
+use crate::engine::time::EngineTime;
+use crate::engine::{OWNED_TIME, exclusive::WRITE_EVERY};
+use crate::error::{Error, Result};
+use crate::format::manifest::{Era, Hole, Manifest, Owner};
+use crate::format::names;
+use crate::gather::{Failure, Link, Terms};
+use crate::random;
+use crate::storage::Seat;
+use crate::time::Timestamp;
+
+/// Names that are remembered, of opens that did not come to their end.
+const MOST_HOLDERS: usize = 8;
+/// The longest sleep while another owner is waited for.
+const LONGEST_REST: Duration = Duration::from_millis(100);
+/// Servers' clocks and the ends of slices at an authority may be so far apart.
+const NEAR_NS: i64 = 3_000_000_000;
+const BEGUN_ANEW: &str =
+    "another owner had the space since: what is known of it is read from the authority";
+const FOLLOWED_A_DEAD_OWNER: &str =
+    "the owner before did not give the space back: what it had not written yet is not known";
+const SERVER_LOST: &str =
+    "the authority does not know this owner: whoever had the space since is not known";
+
+/// The space was acquired; what the owner before has written is known by its slices.
+pub(super) struct Acquirement {
+    taken: Taken,
+    infos: Vec<SliceInfo>,
+    /// The owner before was another one.
+    follows: bool,
+    /// What the last owner of this directory had acknowledged here after it was last told from there.
+    unknown_since_ns: Option<i64>,
+}
+
+impl Opening {
+    /// Makes this store the owner of its space, where it is to be that. `read` is the manifest as it was.
+    pub(super) fn take_space(&mut self, read: &Manifest) -> Result<Option<Acquirement>> {
+        let Some(owned) = self.config.owned.clone() else { return Ok(None) };
+        let link = self.find_authority(&owned)?;
+        let holder = new_token()?;
+        let before = self.holders();
+        // A copy's names are the original's, which may live.
+        if self.same_place && !self.report.created && !before.is_empty() {
+            self.name_holder(read, holder, &before)?;
+        }
+        let boot_ns = || self.config.clock.boot_nanos();
+        let deadline = Instant::now() + self.config.lock_wait;
+        let (acquired, asked_boot_ns) = loop {
+            let asked_boot_ns = boot_ns();
+            match self.acquire(&link, &owned, holder, &before) {
+                Ok(acquired) => break (acquired, asked_boot_ns),
+                Err(Error::NotExclusive { lease_left, .. }) if Instant::now() < deadline => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    std::thread::sleep(lease_left.min(left).min(LONGEST_REST));
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let answered_boot_ns = boot_ns();
+        let infos = link.slices().map_err(|failure| error_of(&link, &failure, false))?;
+        let seat = Seat::new(OWNED_TIME)
+            .map_err(|e| Error::io("allocating memory for", self.storage.path(""), e))?;
+        let taken = Taken {
+            seat,
+            link,
+            holder,
+            acquired,
+            asked_boot_ns,
+            answered_boot_ns,
+            foreign: Vec::new(),
+            lost: false,
+            trusted: false,
+        };
+        self.judge_directory(taken, infos, &before).map(Some)
+    }
+
+    fn find_authority(&self, owned: &Owned) -> Result<Link> {
+        let terms = Terms {
+            space: owned.terms.space.as_str().into(),
+            check: check(&self.header),
+            deadline: owned.terms.deadline,
+            forget_lag: owned.terms.forget_lag,
+            write_every: Some(WRITE_EVERY),
+        };
+        let link = Link::new(&owned.terms.authority, terms)
+            .map_err(|e| Error::io("starting a thread for", self.storage.path(""), e))?;
+        let Opened { check: there, .. } =
+            link.open().map_err(|failure| error_of(&link, &failure, false))?;
+        if there == check(&self.header) {
+            return Ok(link);
+        }
+        let detail = format!(
+            "the space `{}` of {} belongs to stores with another secret or digest",
+            owned.terms.space,
+            link.name()
+        );
+        Err(Error::Mismatch { field: "secret", detail })
+    }
+
+    /// The names under which the last owner of this directory may be known.
+    fn holders(&self) -> Vec<[u8; 16]> {
+        self.manifest.owner.as_ref().map_or_else(Vec::new, |owner| owner.holders.clone())
+    }
+
+    /// Writes the new name down before it is told: should the process die, the next one knows it.
+    fn name_holder(&mut self, read: &Manifest, holder: Token, before: &[[u8; 16]]) -> Result<()> {
+        let mut holders = vec![*holder.as_bytes()];
+        holders.extend_from_slice(before);
+        holders.truncate(MOST_HOLDERS);
+        let mut manifest = read.clone();
+        if let Some(owner) = &mut manifest.owner {
+            owner.holders = holders;
+        }
+        manifest.sequence += 1;
+        self.manifest.sequence += 1;
+        self.storage.replace(names::MANIFEST, &|stamp| manifest.encode(stamp))
+    }
+
+    /// The lock of the directory says that its last owner is dead.
+    fn acquire(
+        &self,
+        link: &Link,
+        owned: &Owned,
+        holder: Token,
+        before: &[[u8; 16]],
+    ) -> Result<Acquired> {
+        let known_dead = before.iter().filter(|_| self.same_place && !self.report.created);
+        let mut previous = known_dead.map(|name| Some(Token::from_bytes(*name)));
+        let mut next = previous.next().unwrap_or(None);
+        let server_start = Timestamp::from_unix_nanos(i64::MIN);
+        let initial = Progress {
+            position: 0,
+            complete_since: server_start,
+            complete_through: server_start,
+            layout: exclusive::layout(exclusive::part_bits(&self.config)),
+        };
+        loop {
+            let request = Acquire { holder, previous: next, lease: owned.lease, initial };
+            let failure = match link.acquire(request) {
+                Ok(acquired) => return Ok(acquired),
+                Err(failure) => failure,
+            };
+            next = match (previous.next(), &*failure.error) {
+                (Some(next), AuthorityError::NotExclusive { .. }) => next,
+                _ => return Err(not_exclusive(link, &failure)),
+            };
+        }
+    }
+
+    /// Decides what the directory is worth: that of the last owner knows what it knew, any other begins
+    /// anew.
+    fn judge_directory(
+        &mut self,
+        mut taken: Taken,
+        infos: Vec<SliceInfo>,
+        before: &[[u8; 16]],
+    ) -> Result<Acquirement> {
+        let last = taken.acquired.last.map(|token| *token.as_bytes());
+        let incarnation = taken.acquired.server.incarnation;
+        let was_ours = last.is_some_and(|last| before.contains(&last)) && self.same_place;
+        let mut unknown_since_ns = None;
+        let follows = !was_ours && last.is_some();
+        if self.report.created {
+            // Whatever is there is read.
+        } else if was_ours {
+            let known = self.manifest.owner.as_ref().map(|owner| owner.incarnation);
+            taken.lost = known != Some(incarnation);
+            taken.trusted = !taken.lost;
+        } else if last.is_none() {
+            taken.lost = true;
+            if self.manifest.owner.is_some() {
+                let since_ns = match self.report.clean_close {
+                    true => self.manifest.closed_ns,
+                    false => self.manifest.anchor.engine_ns,
+                };
+                unknown_since_ns = Some(since_ns);
+            }
+        } else if self.manifest.owner.is_none() {
+            let detail = format!(
+                "the space `{}` has keys of another store: name another space, or an empty directory",
+                self.config.space().unwrap_or_default()
+            );
+            return Err(Error::Mismatch { field: "authority_space", detail });
+        } else {
+            self.begin_anew();
+        }
+        if exclusive::part_bits_of(taken.acquired.progress.layout).is_none() {
+            let detail =
+                "the space was written by another release: open it with that one".to_owned();
+            return Err(Error::Mismatch { field: "authority_space", detail });
+        }
+        let foreign_until_ns = match &self.manifest.owner {
+            Some(owner) if was_ours => owner.foreign_until_ns,
+            _ => i64::MIN,
+        };
+        let unsent = match &self.manifest.owner {
+            Some(owner) if was_ours => owner.unsent.clone(),
+            _ => Vec::new(),
+        };
+        self.manifest.space = self.config.space().unwrap_or_default().to_owned();
+        let holders = vec![*taken.holder.as_bytes()];
+        self.manifest.owner = Some(Owner { holders, incarnation, foreign_until_ns, unsent });
+        if taken.lost {
+            // Until what is lost is named to be written again.
+            self.manifest.owner.as_mut().into_iter().for_each(|o| o.incarnation = !incarnation);
+        }
+        Ok(Acquirement { taken, infos, follows, unknown_since_ns })
+    }
+
+    /// Lets go of what the directory holds: others have seen and forgotten keys since.
+    fn begin_anew(&mut self) {
+        let level = level(self.config.durability, &*self.storage);
+        let anew = new_manifest(&self.config, &self.header, level);
+        let old = std::mem::replace(&mut self.manifest, anew);
+        let Manifest { sequence, next_file, opens, anchor, boot_id, place, stamp, .. } = old;
+        let anew = &mut self.manifest;
+        (anew.sequence, anew.next_file, anew.opens) = (sequence, next_file, opens);
+        (anew.anchor, anew.boot_id, anew.place, anew.stamp) = (anchor, boot_id, place, stamp);
+        self.report.damage.push(BEGUN_ANEW.to_owned());
+        self.report.created = true;
+    }
+
+    /// Cuts time as the owner before did, and notes what of it is not known here. `lossy`: the directory
+    /// lacks some of what it had.
+    pub(super) fn adopt_space(
+        &mut self,
+        acquirement: Acquirement,
+        time: &EngineTime,
+        lossy: bool,
+    ) -> (Taken, Initial) {
+        let Acquirement { mut taken, infos, follows, unknown_since_ns } = acquirement;
+        let boot_offset_ns = time.now() - self.config.clock.boot_nanos();
+        let server_ns = taken.acquired.server.time.as_unix_nanos();
+        let offset = (
+            taken.asked_boot_ns + boot_offset_ns - server_ns,
+            taken.answered_boot_ns + boot_offset_ns - server_ns,
+        );
+        let here_ns = |server: Timestamp| server.as_unix_nanos().saturating_add(offset.1);
+        let now_ns = time.now();
+        let mut progress = taken.acquired.progress;
+        if follows {
+            let complete_since_ns = here_ns(progress.complete_since);
+            let own = &mut self.manifest.complete_since_ns;
+            // A store that was created now has seen nothing itself.
+            *own = complete_since_ns;
+            if !taken.acquired.released {
+                let from_ns = progress.complete_through.as_unix_nanos().saturating_add(offset.0);
+                self.manifest.holes.push(Hole {
+                    from_ns: from_ns.min(now_ns),
+                    to_ns: now_ns.saturating_add(1),
+                    reason: FOLLOWED_A_DEAD_OWNER.to_owned(),
+                });
+            }
+            self.adopt_slices(&infos, offset.1, server_ns);
+        }
+        if follows || taken.acquired.last.is_none() {
+            progress.complete_through = taken.acquired.server.time;
+        }
+        if let Some(from_ns) = unknown_since_ns {
+            let hole = Hole { from_ns, to_ns: now_ns + 1, reason: SERVER_LOST.to_owned() };
+            self.report.damage.push(hole.reason.clone());
+            self.manifest.holes.push(hole);
+        }
+        let slices =
+            infos.iter().map(|info| Slice { slice: info.slice, over_ns: here_ns(info.expires) });
+        let slices: Vec<Slice> = slices.filter(|slice| slice.over_ns > now_ns).collect();
+        let known_until_ns = slices.iter().map(|slice| slice.over_ns).max().unwrap_or(i64::MIN);
+        let reads = follows || lossy;
+        if let Some(owner) = &mut self.manifest.owner {
+            if reads {
+                owner.foreign_until_ns = known_until_ns;
+            }
+            if owner.foreign_until_ns > now_ns {
+                taken.foreign = slices;
+            }
+        }
+        let own_bits = exclusive::part_bits(&self.config);
+        // What is there keeps its parts; where nothing is, they fit the keys that are expected.
+        let there = exclusive::part_bits_of(progress.layout).filter(|_| !infos.is_empty());
+        (taken, Initial { part_bits: there.unwrap_or(own_bits), offset, progress })
+    }
+
+    /// A store without slices of its own takes those of the owner before, if they are as long: then its
+    /// keys live as long as they would have there.
+    fn adopt_slices(&mut self, infos: &[SliceInfo], offset_ns: i64, server_ns: i64) {
+        let start_of = |info: &SliceInfo| {
+            i64::try_from(info.slice).unwrap_or(i64::MAX).saturating_mul(1_000_000)
+        };
+        let begun = infos.iter().filter(|info| start_of(info) <= server_ns);
+        let Some(newest) = begun.max_by_key(|info| info.slice) else { return };
+        let (slice_ns, window_ns) = (self.config.slice_ns, self.config.window_ns);
+        let keeps_ns = newest.expires.as_unix_nanos().saturating_sub(start_of(newest));
+        let is_as_long =
+            keeps_ns.saturating_sub(slice_ns + window_ns).abs() < NEAR_NS.max(slice_ns / 8);
+        if !is_as_long {
+            return;
+        }
+        let start_ns = start_of(newest).saturating_add(offset_ns);
+        let before_ns = i64::from(self.config.slices + 2).saturating_mul(slice_ns);
+        let first = Era {
+            first: 1,
+            start_ns: start_ns.saturating_sub(before_ns),
+            slice_ns,
+            end_ns: i64::MAX,
+        };
+        self.manifest.eras = vec![first];
+    }
+}
+
+fn not_exclusive(link: &Link, failure: &Failure) -> Error {
+    match *failure.error {
+        AuthorityError::NotExclusive { lease_left } => {
+            Error::NotExclusive { name: link.name(), lease_left }
+        }
+        _ => error_of(link, failure, false),
+    }
+}
+
+fn new_token() -> Result<Token> {
+    let mut bytes = [0; 16];
+    random::fill(&mut bytes)
+        .map_err(|e| Error::io("reading random bytes from", "the operating system", e))?;
+    Ok(Token::from_bytes(bytes))
+}

@@ -1,0 +1,13 @@
+//! `Ownership::Exclusive`: one store at a time writes a space, and the next owner knows its keys.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod claims;
+mod fixture;
+mod forgetting;
+mod journal;
+mod outages;
+mod owners;
+mod takeover;
+mod warm;
