@@ -1,0 +1,4 @@
+//! Against real servers, which the tests start themselves.
+
+mod conforming;
+mod server;
