@@ -1,4 +1,8 @@
 //! Against real servers, which the tests start themselves.
 
+mod asking;
 mod conforming;
+mod hanging;
+mod restarts;
 mod server;
+mod settings;
