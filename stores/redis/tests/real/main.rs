@@ -1,8 +1,10 @@
 //! Against real servers, which the tests start themselves.
 
 mod asking;
+mod cluster;
 mod conforming;
 mod hanging;
 mod restarts;
 mod server;
 mod settings;
+mod stores;
