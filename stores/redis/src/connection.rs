@@ -18,6 +18,8 @@ const LEAST_WAIT: Duration = Duration::from_millis(1);
 pub(crate) struct Connection {
     inner: redis::Connection,
     asked: Instant,
+    /// When the time to wait for replies was set last.
+    timed: Option<Instant>,
 }
 
 /// Time left, unless there is none.
@@ -37,7 +39,7 @@ impl Connection {
         let inner = client
             .get_connection_with_timeout(time)
             .map_err(|error| not_connected(address, error))?;
-        let mut connection = Connection { inner, asked: Instant::now() };
+        let mut connection = Connection { inner, asked: Instant::now(), timed: None };
         let info = connection.ask(address, deadline)?;
         Ok((connection, info))
     }
@@ -83,11 +85,18 @@ impl Connection {
 
     fn write(&mut self, bytes: &[u8], deadline: Instant) -> RedisResult<()> {
         self.inner.set_write_timeout(Some(left(deadline).unwrap_or(LEAST_WAIT).max(LEAST_WAIT)))?;
+        self.timed = None;
         self.inner.send_packed_command(bytes)
     }
 
     fn read(&mut self, deadline: Instant) -> RedisResult<Value> {
-        self.inner.set_read_timeout(Some(left(deadline).unwrap_or(LEAST_WAIT).max(LEAST_WAIT)))?;
+        // Replies that are there already take no time, and need no system call each.
+        let now = Instant::now();
+        if self.timed.is_none_or(|timed| now.duration_since(timed) > LEAST_WAIT) {
+            let time = deadline.saturating_duration_since(now).max(LEAST_WAIT);
+            self.inner.set_read_timeout(Some(time))?;
+            self.timed = Some(now);
+        }
         self.inner.recv_response()
     }
 }

@@ -1,20 +1,25 @@
 //! `Shared`: rows and the forget log.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use onceonly::Timestamp;
 use onceonly::authority::{
     Answers, AuthorityError, Digest, Forgotten, Result, Row, RowAnswer, RowOp, Server,
 };
+use redis::Value;
 
 use crate::answer::answer;
-use crate::authority::RedisAuthority;
+use crate::authority::{RedisAuthority, time_of};
+use crate::connection::left;
 use crate::exchange::Failed;
 use crate::failure::same;
 use crate::keys::{SpaceKeys, slot};
+use crate::node::Node;
 use crate::reply::{Reply, unexpected};
-use crate::script::{Call, FORGET, FORGOTTEN, OBSERVE, STEP};
+use crate::script::{Call, FORGET, FORGOTTEN, STEP};
+use crate::topology::Topology;
 
 /// Rows of one script: others have their turn in between.
 const MOST_ROWS: usize = 256;
@@ -23,18 +28,19 @@ const MOST_BYTES: usize = 1 << 20;
 /// Entries of the forget log of one answer.
 const MOST_FORGOTTEN: u64 = 10_000;
 
-/// Rows that one script can do.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Kind {
-    slot: u16,
-    /// Of plain observations, how long they are kept.
-    plain: Option<u64>,
+/// A command, and what it is for.
+struct Sent {
+    call: Call,
+    asks: Asks,
 }
 
-/// A script, and which rows it does.
-struct Batch {
-    call: Call,
-    rows: Vec<usize>,
+enum Asks {
+    /// The server's time.
+    Time,
+    /// One row that is marked if there is none.
+    Mark(usize),
+    /// Steps of some rows, by a script.
+    Steps(Vec<usize>),
 }
 
 /// What is being answered.
@@ -43,22 +49,47 @@ struct Answering {
     rows: Vec<Result<RowAnswer>>,
 }
 
+/// Rows that have no answer yet.
+#[derive(Default)]
+struct Again {
+    /// There was a row already: a script says which.
+    taken: Vec<usize>,
+    /// Their slot is being moved, so that one script cannot do several of them.
+    moving: Vec<usize>,
+}
+
+/// A mark, maybe a script, maybe each row by itself.
+const MOST_TRIPS: usize = 3;
+
+/// A plain observation is one `SET … NX`, and mostly all there is to do. What needs a decision goes to a
+/// script, as does a key that has a row already.
 pub(crate) fn rows(
     authority: &RedisAuthority,
     rows: &[Row<'_>],
     deadline: Instant,
 ) -> Result<Answers> {
-    let is_cluster = authority.fleet.topology(deadline)?.is_cluster;
-    let keys = RowKeys::new(authority, rows, is_cluster);
-    let kinds = kinds(rows, &keys);
+    let topology = authority.fleet.topology(deadline)?;
+    let keys = RowKeys::new(authority, rows, topology.is_cluster);
     let never = || Err(unexpected());
     let mut answering = Answering { time: None, rows: rows.iter().map(|_| never()).collect() };
-    let batches = kinds.iter().flat_map(|(kind, of)| batches(*kind, of, rows, &keys)).collect();
-    let moving = make(authority, batches, deadline, &mut answering);
-    if !moving.is_empty() {
-        let alone = |row: usize| batch(keys.kind(rows, row), vec![row], rows, &keys);
-        let batches = moving.into_iter().map(alone).collect();
-        make(authority, batches, deadline, &mut answering);
+    let (plain, others): (Vec<usize>, Vec<usize>) =
+        (0..rows.len()).partition(|row| is_plain(&rows[*row].op));
+    let mut sent = steps(others, rows, &keys);
+    if sent.is_empty() {
+        let time = |slot| Sent { call: Call::plain(slot, &["TIME"]), asks: Asks::Time };
+        sent.extend(keys.slots_of_all_nodes(&topology).into_iter().map(time));
+    }
+    sent.extend(plain.into_iter().map(|row| mark(row, rows, &keys)));
+    for _ in 0..MOST_TRIPS {
+        if sent.is_empty() {
+            break;
+        }
+        // A node that hangs keeps the others from nothing: they have time for the next trip.
+        let half = left(deadline).unwrap_or_default() / 2;
+        let until = if topology.masters.len() > 1 { Instant::now() + half } else { deadline };
+        let again = make(authority, sent, until, &mut answering);
+        sent = steps(again.taken, rows, &keys);
+        sent.extend(again.moving.into_iter().map(|row| script(vec![row], rows, &keys)));
     }
     log_forgotten(authority, rows, deadline, &mut answering);
     finish(authority, answering, deadline)
@@ -84,56 +115,71 @@ impl RowKeys {
         RowKeys { keys: keys.collect() }
     }
 
-    fn kind(&self, rows: &[Row<'_>], row: usize) -> Kind {
-        let plain = match rows[row].op {
-            RowOp::Observe { keep, value: [], .. } => Some(micros(keep)),
-            _ => None,
-        };
-        Kind { slot: self.keys[row].1, plain }
-    }
-}
-
-fn kinds(rows: &[Row<'_>], keys: &RowKeys) -> HashMap<Kind, Vec<usize>> {
-    let mut kinds: HashMap<Kind, Vec<usize>> = HashMap::new();
-    for row in 0..rows.len() {
-        kinds.entry(keys.kind(rows, row)).or_default().push(row);
-    }
-    kinds
-}
-
-/// Rows of one kind, in scripts that are not too long.
-fn batches(kind: Kind, of: &[usize], rows: &[Row<'_>], keys: &RowKeys) -> Vec<Batch> {
-    let mut batches = Vec::new();
-    let (mut some, mut bytes) = (Vec::new(), 0);
-    for row in of {
-        if some.len() >= MOST_ROWS || bytes >= MOST_BYTES {
-            batches.push(batch(kind, std::mem::take(&mut some), rows, keys));
-            bytes = 0;
+    /// One slot of each node: any of them may be the only one that answers.
+    fn slots_of_all_nodes(&self, topology: &Topology) -> Vec<u16> {
+        let mut nodes: Vec<(&Arc<Node>, u16)> = Vec::new();
+        for (_, slot) in &self.keys {
+            let Ok(node) = topology.node(*slot) else { continue };
+            if nodes.iter().all(|(known, _)| !Arc::ptr_eq(known, node)) {
+                nodes.push((node, *slot));
+            }
+            if nodes.len() == topology.masters.len() {
+                break;
+            }
         }
-        some.push(*row);
-        bytes += Step::of(&rows[*row].op).value.len();
+        nodes.into_iter().map(|(_, slot)| slot).collect()
     }
-    batches.push(batch(kind, some, rows, keys));
-    batches
 }
 
-fn batch(kind: Kind, of: Vec<usize>, rows: &[Row<'_>], keys: &RowKeys) -> Batch {
-    let names = of.iter().map(|row| &keys.keys[*row].0);
-    let script = if kind.plain.is_some() { &OBSERVE } else { &STEP };
-    let mut call = Call::script(kind.slot, script, names);
-    if let Some(keep) = kind.plain {
-        call.number(keep);
+fn is_plain(op: &RowOp<'_>) -> bool {
+    matches!(op, RowOp::Observe { value: [], .. })
+}
+
+/// Marks a row without a script. See `lua/row.lua` for what is written.
+fn mark(row: usize, rows: &[Row<'_>], keys: &RowKeys) -> Sent {
+    let (key, slot) = &keys.keys[row];
+    let step = Step::of(&rows[row].op);
+    // The server counts from the millisecond that has begun.
+    let keep_ms = step.keep.div_ceil(1_000) + 1;
+    let mut value = format!("m +{keep_ms:015} ").into_bytes();
+    value.extend_from_slice(step.token);
+    let mut call = Call::plain(*slot, &["SET"]);
+    call.arg(key).arg(value).arg("NX").arg("PX").number(keep_ms);
+    Sent { call, asks: Asks::Mark(row) }
+}
+
+/// Scripts for rows: as few as their slots and their sizes allow.
+fn steps(of: Vec<usize>, rows: &[Row<'_>], keys: &RowKeys) -> Vec<Sent> {
+    let mut slots: HashMap<u16, Vec<usize>> = HashMap::new();
+    for row in of {
+        slots.entry(keys.keys[row].1).or_default().push(row);
     }
+    let mut sent = Vec::new();
+    for of in slots.into_values() {
+        let (mut some, mut bytes) = (Vec::new(), 0);
+        for row in of {
+            if some.len() >= MOST_ROWS || bytes >= MOST_BYTES {
+                sent.push(script(std::mem::take(&mut some), rows, keys));
+                bytes = 0;
+            }
+            some.push(row);
+            bytes += Step::of(&rows[row].op).value.len();
+        }
+        sent.push(script(some, rows, keys));
+    }
+    sent
+}
+
+fn script(of: Vec<usize>, rows: &[Row<'_>], keys: &RowKeys) -> Sent {
+    let slot = of.first().map_or(0, |row| keys.keys[*row].1);
+    let names = of.iter().map(|row| &keys.keys[*row].0);
+    let mut call = Call::script(slot, &STEP, names);
     for row in &of {
         let step = Step::of(&rows[*row].op);
-        if kind.plain.is_some() {
-            call.arg(step.token);
-            continue;
-        }
         call.arg(step.name).arg(step.token).arg(step.previous);
         call.number(step.keep).number(step.lease).arg(step.value);
     }
-    Batch { call, rows: of }
+    Sent { call, asks: Asks::Steps(of) }
 }
 
 /// What the scripts are told of a step; what it does not have is empty.
@@ -187,38 +233,64 @@ pub(crate) fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(CENTURY).min(CENTURY)
 }
 
-/// Runs the scripts. Returns the rows whose slot is being moved: one script cannot do several of those.
+/// One round trip.
 fn make(
     authority: &RedisAuthority,
-    batches: Vec<Batch>,
+    sent: Vec<Sent>,
     deadline: Instant,
     answering: &mut Answering,
-) -> Vec<usize> {
-    let (calls, of): (Vec<Call>, Vec<Vec<usize>>) =
-        batches.into_iter().map(|batch| (batch.call, batch.rows)).unzip();
-    let mut moving = Vec::new();
-    for (told, of) in authority.fleet.exchange(&calls, deadline).into_iter().zip(of) {
-        match told.and_then(|value| {
-            let error = |error| Failed { error, moving: false };
-            let mut reply = Reply::new(value).map_err(error)?;
-            let time = reply.moment().map_err(error)?;
-            Ok((reply, time))
-        }) {
-            Ok((mut reply, time)) => {
-                answering.time = answering.time.max(Some(time));
-                for row in of {
-                    answering.rows[row] = reply.value().and_then(answer);
-                }
+) -> Again {
+    let (calls, asks): (Vec<Call>, Vec<Asks>) =
+        sent.into_iter().map(|sent| (sent.call, sent.asks)).unzip();
+    let mut again = Again::default();
+    for (told, asks) in authority.fleet.exchange(&calls, deadline).into_iter().zip(asks) {
+        match told {
+            Ok(value) => answering.take(value, asks, &mut again),
+            Err(failed) => answering.fail(&failed, asks, &mut again),
+        }
+    }
+    again
+}
+
+impl Answering {
+    fn take(&mut self, value: Value, asks: Asks, again: &mut Again) {
+        match (asks, value) {
+            (Asks::Time, value) => {
+                let time = Reply::new(value).and_then(time_of);
+                self.time = self.time.max(time.ok());
             }
-            Err(failed) => {
-                of.iter().for_each(|row| answering.rows[*row] = Err(same(&failed.error)));
-                if failed.moving && of.len() > 1 {
-                    moving.extend(of);
+            (Asks::Mark(row), Value::Okay) => self.rows[row] = Ok(RowAnswer::Marked),
+            (Asks::Mark(row), Value::Nil) => again.taken.push(row),
+            (Asks::Mark(row), _) => self.rows[row] = Err(unexpected()),
+            (Asks::Steps(of), value) => {
+                let reply = Reply::new(value).and_then(|mut reply| {
+                    self.time = self.time.max(Some(reply.moment()?));
+                    Ok(reply)
+                });
+                match reply {
+                    Ok(mut reply) => {
+                        for row in of {
+                            self.rows[row] = reply.value().and_then(answer);
+                        }
+                    }
+                    Err(error) => of.iter().for_each(|row| self.rows[*row] = Err(same(&error))),
                 }
             }
         }
     }
-    moving
+
+    fn fail(&mut self, failed: &Failed, asks: Asks, again: &mut Again) {
+        match asks {
+            Asks::Time => {}
+            Asks::Mark(row) => self.rows[row] = Err(same(&failed.error)),
+            Asks::Steps(of) => {
+                of.iter().for_each(|row| self.rows[*row] = Err(same(&failed.error)));
+                if failed.moving && of.len() > 1 {
+                    again.moving.extend(of);
+                }
+            }
+        }
+    }
 }
 
 /// The second part of forgetting: the row is gone, now others hear of it. The log of a space is in one

@@ -14,7 +14,7 @@ macro_rules! script {
     };
 }
 
-pub(crate) static OBSERVE: LazyLock<Script> = script!("time", "row", "observe");
+/// Steps of rows.
 pub(crate) static STEP: LazyLock<Script> = script!("time", "row", "step");
 pub(crate) static OPEN: LazyLock<Script> = script!("time", "open");
 pub(crate) static FORGET: LazyLock<Script> = script!("time", "forget");

@@ -1,11 +1,20 @@
 -- A row is a string. Marked: 'm', when it was seen, token, value. Claimed: 'c', end of the lease, token,
--- fence, value. There is a blank between the parts.
+-- fence, value. There is a blank between the parts. A plain observation is written without a script,
+-- which knows no time: instead of when it was seen there is '+' and the milliseconds from then to expiry.
+--   m +000000003600001 <16 bytes>
 --   m 1764133065000000 <16 bytes>[ value]
 --   c 1764133065000000 <16 bytes> 1764133035000000[ value]
 
 -- What a row is answered with; `answer.rs` has the same numbers.
 local ABSENT, MARKED, DUPLICATE, IN_FLIGHT, GRANTED, REFRESHED = 0, 1, 2, 3, 4, 5
 local RENEWED, COMMITTED, LOST, ABANDONED, FORGOTTEN, FAILED = 6, 7, 8, 9, 10, 11
+
+-- When a row was seen, or its lease ends.
+local function moment(key, text)
+  local at = tonumber(text)
+  if string.sub(text, 1, 1) ~= '+' then return at end
+  return (math.floor(now / 1000) + redis.call('PTTL', key) - at) * 1000
+end
 
 -- The row of a key, or nil; and what went wrong instead.
 local function fetch(key)
@@ -15,12 +24,12 @@ local function fetch(key)
   local kind = string.sub(text, 1, 2)
   if kind == 'm ' and #text >= 35 then
     return {
-      marked = true, at = tonumber(string.sub(text, 3, 18)), token = string.sub(text, 20, 35),
+      marked = true, at = moment(key, string.sub(text, 3, 18)), token = string.sub(text, 20, 35),
       value = string.sub(text, 37),
     }
   elseif kind == 'c ' and #text >= 52 then
     return {
-      marked = false, at = tonumber(string.sub(text, 3, 18)), token = string.sub(text, 20, 35),
+      marked = false, at = moment(key, string.sub(text, 3, 18)), token = string.sub(text, 20, 35),
       fence = tonumber(string.sub(text, 37, 52)), value = string.sub(text, 54),
     }
   end
@@ -54,14 +63,4 @@ local function look(row)
   if row.marked then return {DUPLICATE, math.max(now - row.at, 0), row.value} end
   if row.at > now then return {IN_FLIGHT, row.at - now, row.value} end
   return ABSENT
-end
-
--- For a key that may have a row.
-local function observe(key, token, keep, value)
-  local row, failed = fetch(key)
-  if failed then return failed end
-  if row and row.marked and row.token == token then return MARKED end
-  local seen = look(row)
-  if seen ~= ABSENT then return seen end
-  return mark(key, token, keep, value, MARKED)
 end

@@ -7,7 +7,12 @@ function steps.look(key)
 end
 
 function steps.observe(key, token, _, keep, _, value)
-  return observe(key, token, keep, value)
+  local row, failed = fetch(key)
+  if failed then return failed end
+  if row and row.marked and row.token == token then return MARKED end
+  local seen = look(row)
+  if seen ~= ABSENT then return seen end
+  return mark(key, token, keep, value, MARKED)
 end
 
 function steps.refresh(key, _, _, keep)

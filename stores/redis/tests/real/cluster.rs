@@ -115,34 +115,42 @@ fn slots_that_are_moved_lose_nothing() {
 
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..2).map(|_| scope.spawn(|| {
-            let (mut asked, mut late) = (0, 0);
-            while !done.load(Ordering::Relaxed) {
-                let fresh = digests(20);
-                for (keys, marked) in [(&old[asked % 1_900..][..100], false), (&fresh[..], true)] {
-                    let tokens: Vec<_> = keys.iter().map(|_| token()).collect();
-                    let mut turn = tokens.iter();
-                    let op = || RowOp::Observe {
-                        token: *turn.next().unwrap(),
-                        keep: crate::asking::HOUR,
-                        value: &[],
-                    };
-                    for answer in ask(&authority, keys, op, soon()).unwrap().rows {
-                        match answer {
-                            Ok(RowAnswer::Marked) => assert!(marked, "an old key is new"),
-                            Ok(RowAnswer::Duplicate { .. }) => assert!(!marked, "a new one is old"),
-                            Ok(other) => panic!("{other:?}"),
-                            Err(error) => {
-                                assert!(error.is_transient(), "{}", text(&error));
-                                late += 1;
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let (mut asked, mut late) = (0, 0);
+                    while !done.load(Ordering::Relaxed) {
+                        let fresh = digests(20);
+                        for (keys, marked) in
+                            [(&old[asked % 1_900..][..100], false), (&fresh[..], true)]
+                        {
+                            let tokens: Vec<_> = keys.iter().map(|_| token()).collect();
+                            let mut turn = tokens.iter();
+                            let op = || RowOp::Observe {
+                                token: *turn.next().unwrap(),
+                                keep: crate::asking::HOUR,
+                                value: &[],
+                            };
+                            for answer in ask(&authority, keys, op, soon()).unwrap().rows {
+                                match answer {
+                                    Ok(RowAnswer::Marked) => assert!(marked, "an old key is new"),
+                                    Ok(RowAnswer::Duplicate { .. }) => {
+                                        assert!(!marked, "a new one is old")
+                                    }
+                                    Ok(other) => panic!("{other:?}"),
+                                    Err(error) => {
+                                        assert!(error.is_transient(), "{}", text(&error));
+                                        late += 1;
+                                    }
+                                }
                             }
                         }
+                        asked += 1;
                     }
-                }
-                asked += 1;
-            }
-            (asked, late)
-        })).collect();
+                    (asked, late)
+                })
+            })
+            .collect();
         let over = SetWhenDropped(&done);
         eventually("all know the new node", || {
             cluster.nodes.iter().all(|node| {
@@ -155,8 +163,15 @@ fn slots_that_are_moved_lose_nothing() {
             let to = id(&cluster.nodes[3]);
             let from = id(&cluster.nodes[0]);
             redis_cli(&[
-                "reshard", &address(0), "--cluster-from", &from, "--cluster-to", &to,
-                "--cluster-slots", "600", "--cluster-yes",
+                "reshard",
+                &address(0),
+                "--cluster-from",
+                &from,
+                "--cluster-to",
+                &to,
+                "--cluster-slots",
+                "600",
+                "--cluster-yes",
             ]);
         }
         drop(over);

@@ -116,6 +116,7 @@ fn scripts_that_a_server_forgot_are_given_again() {
         let answers = crate::asking::ask(&authority, &keys, observe, soon()).unwrap();
         assert!(answers.rows.iter().all(Result::is_ok));
     }
-    let loaded: Vec<redis::Value> = redis::cmd("KEYS").arg("*").query(&mut server.client()).unwrap();
+    let loaded: Vec<redis::Value> =
+        redis::cmd("KEYS").arg("*").query(&mut server.client()).unwrap();
     assert_eq!(loaded.len(), 1_001);
 }

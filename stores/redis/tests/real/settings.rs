@@ -1,8 +1,8 @@
 //! Servers that do not fit are refused, and say why.
 
-use onceonly::authority::{Authority, AuthorityError, RowAnswer};
+use onceonly::authority::{Authority, AuthorityError, RowAnswer, RowOp};
 
-use crate::asking::{SPACE, digest, observe, row, soon, text};
+use crate::asking::{HOUR, SPACE, digest, observe, row, soon, text};
 use crate::server::Server;
 
 #[test]
@@ -12,7 +12,10 @@ fn a_server_that_may_evict_is_refused() {
         let refused = server.authority().open(SPACE, 7, soon()).unwrap_err();
         assert!(matches!(refused, AuthorityError::Evicting { .. }));
         assert!(refused.to_string().contains(policy), "{refused}");
-        assert!(refused.to_string().contains("CONFIG SET maxmemory-policy noeviction"), "{refused}");
+        assert!(
+            refused.to_string().contains("CONFIG SET maxmemory-policy noeviction"),
+            "{refused}"
+        );
         let allowed = server.builder().allow_eviction(true).build().unwrap();
         allowed.open(SPACE, 7, soon()).unwrap();
         assert_eq!(row(&allowed, digest(), observe()), RowAnswer::Marked);
@@ -47,11 +50,8 @@ fn a_full_server_marks_nothing_and_loses_nothing() {
     let key = digest();
     assert_eq!(row(&authority, key, observe()), RowAnswer::Marked);
     let full = loop {
-        let op = || onceonly::authority::RowOp::Observe {
-            token: crate::asking::token(),
-            keep: crate::asking::HOUR,
-            value: &[7; 10_000],
-        };
+        let op =
+            || RowOp::Observe { token: crate::asking::token(), keep: HOUR, value: &[7; 10_000] };
         let mut answers = crate::asking::ask(&authority, &[digest()], op, soon()).unwrap();
         if let Err(error) = answers.rows.pop().unwrap() {
             break error;
@@ -62,7 +62,7 @@ fn a_full_server_marks_nothing_and_loses_nothing() {
     assert!(crate::asking::is_duplicate(&row(&authority, key, observe())));
     // Taking back makes room, so it works.
     let token = crate::asking::token();
-    let abandoned = row(&authority, key, onceonly::authority::RowOp::Abandon { token });
+    let abandoned = row(&authority, key, RowOp::Abandon { token });
     assert_eq!(abandoned, RowAnswer::Abandoned);
 }
 
@@ -123,12 +123,26 @@ fn rows_can_be_read_by_others() {
     let key = digest();
     let hex = key.to_string();
     let name = format!("onceonly:{{orders:{}}}:{hex}", &hex[..2]);
+    let left = |client: &mut redis::Connection| -> u64 {
+        redis::cmd("PTTL").arg(&name).query(client).unwrap()
+    };
+    let mut reader = server.client();
+    let mut get = || -> Vec<u8> { redis::cmd("GET").arg(&name).query(&mut reader).unwrap() };
+    let now_us = || {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        u64::try_from(now.as_micros()).unwrap()
+    };
+
     assert_eq!(row(&authority, key, observe()), RowAnswer::Marked);
-    let found: Vec<u8> = redis::cmd("GET").arg(&name).query(&mut client).unwrap();
-    assert_eq!((&found[..2], found[18], found.len()), (&b"m "[..], b' ', 35));
-    let seen: u64 = std::str::from_utf8(&found[2..18]).unwrap().parse().unwrap();
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    assert!(now.as_micros() - u128::from(seen) < 10_000_000);
-    let left: u64 = redis::cmd("PTTL").arg(&name).query(&mut client).unwrap();
+    let plain = get();
+    assert_eq!((&plain[..19], plain.len()), (&b"m +000000003600001 "[..], 35));
+    let begun_us = now_us();
+    assert_eq!(row(&authority, key, RowOp::Refresh { keep: HOUR }), RowAnswer::Refreshed);
+    let refreshed = get();
+    assert_eq!((&refreshed[..2], refreshed[18], refreshed.len()), (&b"m "[..], b' ', 35));
+    assert_eq!(refreshed[19..], plain[19..], "the token stays");
+    let seen_us: u64 = std::str::from_utf8(&refreshed[2..18]).unwrap().parse().unwrap();
+    assert!(seen_us >= begun_us && seen_us <= now_us());
+    let left = left(&mut client);
     assert!(left > 3_590_000 && left <= 3_600_001, "{left}");
 }
