@@ -1,13 +1,15 @@
 //! The authority: what it is made of, and how the engine asks it.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Instant;
 
 use onceonly::Timestamp;
 use onceonly::authority::{
     Acquire, Acquired, Answers, Append, Appended, Authority, Bucket, Forgotten, Opened, Result,
-    Row, Server, SliceInfo, StoredChunk,
+    Row, Server, SliceInfo, StoredChunk, Token,
 };
+use parking_lot::Mutex;
 
 use crate::builder::Builder;
 use crate::fleet::Fleet;
@@ -24,6 +26,8 @@ pub struct RedisAuthority {
     pub(crate) fleet: Fleet,
     pub(crate) keys: Keys,
     pub(crate) name: String,
+    /// Of the spaces that were acquired here: the epoch, and who holds it.
+    pub(crate) holders: Mutex<HashMap<String, (u64, Token)>>,
 }
 
 impl RedisAuthority {

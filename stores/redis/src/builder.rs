@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use parking_lot::Mutex;
 use redis::{ConnectionInfo, IntoConnectionInfo};
 
 use crate::authority::RedisAuthority;
@@ -53,7 +54,8 @@ impl Builder {
         let seeds = self.urls.iter().map(|url| parse(url)).collect::<Result<Vec<_>, _>>()?;
         let fleet = Fleet::new(seeds, self.allow_eviction);
         let name = format!("redis at {}", fleet.addresses().join(", "));
-        Ok(RedisAuthority { fleet, keys: Keys::new(&self.key_prefix), name })
+        let keys = Keys::new(&self.key_prefix);
+        Ok(RedisAuthority { fleet, keys, name, holders: Mutex::default() })
     }
 }
 
@@ -63,10 +65,23 @@ fn parse(url: &str) -> Result<ConnectionInfo, UrlError> {
     if needs_tls && !cfg!(feature = "rustls") {
         return Err(wrong("TLS comes with the feature `rustls` of onceonly-redis".to_owned()));
     }
+    #[cfg(feature = "rustls")]
+    if needs_tls {
+        choose_cryptography();
+    }
     let info = url.into_connection_info().map_err(|error| wrong(error.to_string()))?;
     let redis = info.redis_settings().clone();
     let redis = redis.set_lib_name(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
     Ok(info.set_redis_settings(redis))
+}
+
+/// Where several crates bring a provider, TLS would panic unless one of them is chosen.
+#[cfg(feature = "rustls")]
+fn choose_cryptography() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Somebody else may have been first, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
 }
 
 /// Without passwords.

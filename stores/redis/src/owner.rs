@@ -37,6 +37,7 @@ pub(crate) fn acquire(
         return Err(AuthorityError::NotExclusive { lease_left });
     }
     let epoch = reply.number()?;
+    authority.holders.lock().insert(space.to_owned(), (epoch, request.holder));
     let last = match &reply.bytes()?[..] {
         [] => None,
         bytes => Some(Token::from_bytes(bytes.try_into().map_err(|_| unexpected())?)),
@@ -49,6 +50,14 @@ pub(crate) fn acquire(
         layout: reply.number()?,
     };
     Ok(Acquired { server, epoch, last, released, progress })
+}
+
+/// Who was given the epoch, if it was by this client.
+fn holder(authority: &RedisAuthority, space: &str, epoch: u64) -> Vec<u8> {
+    match authority.holders.lock().get(space) {
+        Some((given, holder)) if *given == epoch => holder.as_bytes().to_vec(),
+        _ => Vec::new(),
+    }
 }
 
 /// As text: a script's numbers are not exact beyond 53 bits.
@@ -75,13 +84,12 @@ pub(crate) fn append(
         Ok(Appended { server: authority.server(time), before: reply.number()? })
     });
     let mut answers: Vec<Result<Appended>> = answers.collect();
-    // Of one append the error is that of the call.
-    match &answers[..] {
-        [Err(error)] if !matches!(error, AuthorityError::StaleEpoch { .. }) => {
-            answers.pop().unwrap_or_else(|| Err(unexpected())).map(|_| Vec::new())
-        }
-        _ => Ok(answers),
+    let is_failure = |answer: &Result<Appended>| matches!(answer, Err(error) if !matches!(error, AuthorityError::StaleEpoch { .. }));
+    // The error of the only append is that of the call.
+    if answers.len() == 1 && answers.iter().all(is_failure) {
+        return answers.remove(0).map(|_| Vec::new());
     }
+    Ok(answers)
 }
 
 fn call_for(authority: &RedisAuthority, append: &Append<'_>) -> Call {
@@ -92,7 +100,8 @@ fn call_for(authority: &RedisAuthority, append: &Append<'_>) -> Call {
     let mut names = vec![keys.owner(), keys.slices()];
     names.extend(buckets.iter().map(|bucket| keys.bucket(*bucket)));
     let mut call = Call::script(keys.slot(), &APPEND, names.iter());
-    call.number(append.epoch).number(micros(append.lease));
+    call.number(append.epoch).arg(holder(authority, append.space, append.epoch));
+    call.number(micros(append.lease));
     push_progress(&mut call, &append.progress);
     for chunk in append.chunks {
         let place = buckets.partition_point(|bucket| *bucket < chunk.bucket);
@@ -124,7 +133,7 @@ pub(crate) fn release(
 ) -> Result<()> {
     let keys = authority.keys.space(space);
     let mut call = Call::script(keys.slot(), &RELEASE, [keys.owner()].iter());
-    call.number(epoch);
+    call.number(epoch).arg(holder(authority, space, epoch));
     authority.one(call, deadline).map(drop)
 }
 

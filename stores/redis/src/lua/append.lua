@@ -1,11 +1,12 @@
--- Writes chunks and progress, if the epoch is the owner's. KEYS: the owner, the slices, buckets.
--- ARGV: epoch, lease, position, complete since, complete through, layout; five a chunk: which bucket,
+-- Writes chunks and progress, if the epoch is the owner's. A server that has lost an owner gives his epoch
+-- to another one, so the holder counts too, where the client knows him. KEYS: the owner, the slices,
+-- buckets. ARGV: epoch, holder or nothing, lease, position, complete since, complete through, layout; five a chunk: which bucket,
 -- its slice, when it is over (milliseconds), its number, its bytes.
-local owner = redis.call('HMGET', KEYS[1], 'epoch', 'position')
-if owner[1] ~= ARGV[1] then return {now, 0} end
+local owner = redis.call('HMGET', KEYS[1], 'epoch', 'holder', 'position')
+if owner[1] ~= ARGV[1] or (ARGV[2] ~= '' and owner[2] ~= ARGV[2]) then return {now, 0} end
 
 local over, grown = {}, {}
-for i = 7, #ARGV, 5 do
+for i = 8, #ARGV, 5 do
   local bucket, slice, expires = KEYS[tonumber(ARGV[i]) + 2], ARGV[i + 1], tonumber(ARGV[i + 2])
   local new = redis.call('HSETNX', bucket, ARGV[i + 3], ARGV[i + 4])
   over[bucket] = math.max(over[bucket] or 0, expires)
@@ -37,6 +38,6 @@ for slice, sums in pairs(grown) do
   redis.call('HSET', KEYS[2], slice, string.format('%.0f %.0f', sums.expires, sums.bytes))
 end
 
-redis.call('HSET', KEYS[1], 'lease_until', stamp(now + tonumber(ARGV[2])), 'released', '0',
-  'position', ARGV[3], 'complete_since', ARGV[4], 'complete_through', ARGV[5], 'layout', ARGV[6])
-return {now, 1, owner[2]}
+redis.call('HSET', KEYS[1], 'lease_until', stamp(now + tonumber(ARGV[3])), 'released', '0',
+  'position', ARGV[4], 'complete_since', ARGV[5], 'complete_through', ARGV[6], 'layout', ARGV[7])
+return {now, 1, owner[3]}

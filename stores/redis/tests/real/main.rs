@@ -4,6 +4,7 @@ mod asking;
 mod cluster;
 mod conforming;
 mod hanging;
+mod owners;
 mod restarts;
 mod server;
 mod settings;
