@@ -44,20 +44,17 @@ impl RedisAuthority {
         Builder::new(url.into())
     }
 
-    /// The answer of one script.
-    pub(crate) fn one(&self, call: Call, deadline: Instant) -> Result<Reply> {
-        let mut told = self.fleet.exchange(&[call], deadline);
-        let told = told.pop().ok_or_else(unexpected)?;
-        Reply::new(told.map_err(|failed| failed.error)?)
-    }
-
-    pub(crate) fn server(&self, time: Timestamp) -> Server {
-        Server { time, incarnation: self.fleet.incarnation() }
+    /// The answer of one script, and the incarnation of who gave it.
+    pub(crate) fn one(&self, call: Call, deadline: Instant) -> Result<(Reply, u64)> {
+        let mut exchanged = self.fleet.exchange(&[call], deadline);
+        let told = exchanged.told.pop().ok_or_else(unexpected)?;
+        Ok((Reply::new(told.map_err(|failed| failed.error)?)?, exchanged.incarnation))
     }
 
     /// The time of some server, where nothing else was to be asked.
-    pub(crate) fn time(&self, deadline: Instant) -> Result<Timestamp> {
-        time_of(self.one(Call::plain(0, &["TIME"]), deadline)?)
+    pub(crate) fn time(&self, deadline: Instant) -> Result<Server> {
+        let (reply, incarnation) = self.one(Call::plain(0, &["TIME"]), deadline)?;
+        Ok(Server { time: time_of(reply)?, incarnation })
     }
 }
 
@@ -78,8 +75,8 @@ impl Authority for RedisAuthority {
         let keys = self.keys.space(space);
         let mut call = Call::script(keys.slot(), &OPEN, [keys.space()].iter());
         call.number(check).arg(names.join(" "));
-        let mut reply = self.one(call, deadline)?;
-        let server = self.server(reply.moment()?);
+        let (mut reply, incarnation) = self.one(call, deadline)?;
+        let server = Server { time: reply.moment()?, incarnation };
         let check = reply.number()?;
         let complete_since = reply.moment()?;
         Ok(Opened { server, check, forgotten: reply.number()?, complete_since })

@@ -17,6 +17,10 @@ const LEAST_WAIT: Duration = Duration::from_millis(1);
 
 pub(crate) struct Connection {
     inner: redis::Connection,
+    /// The process that opened it.
+    process: u32,
+    /// What the server was when it was asked, and when that was.
+    pub(crate) identity: u64,
     asked: Instant,
     /// When the time to wait for replies was set last.
     timed: Option<Instant>,
@@ -39,12 +43,20 @@ impl Connection {
         let inner = client
             .get_connection_with_timeout(time)
             .map_err(|error| not_connected(address, error))?;
-        let mut connection = Connection { inner, asked: Instant::now(), timed: None };
+        let process = std::process::id();
+        let mut connection =
+            Connection { inner, process, identity: 0, asked: Instant::now(), timed: None };
         let info = connection.ask(address, deadline)?;
         Ok((connection, info))
     }
 
-    /// Whether the server may have become another since it was asked.
+    /// Whether another process has it too: a child that was forked must not read what its parent is
+    /// waiting for.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.process != std::process::id()
+    }
+
+    /// Whether the server was asked so lately that it is taken for what it was.
     pub(crate) fn is_trusted(&self) -> bool {
         self.asked.elapsed() < TRUSTED
     }
@@ -61,8 +73,9 @@ impl Connection {
             }
             _ => return Err(crate::reply::unexpected()),
         };
-        self.asked = asked;
-        Info::parse(&String::from_utf8_lossy(&text))
+        let info = Info::parse(&String::from_utf8_lossy(&text))?;
+        (self.asked, self.identity) = (asked, info.identity);
+        Ok(info)
     }
 
     /// One command that changes nothing.

@@ -26,6 +26,14 @@ pub(crate) struct Failed {
     pub(crate) moving: bool,
 }
 
+/// What came of some calls.
+pub(crate) struct Exchanged {
+    /// One a call, in their order.
+    pub(crate) told: Vec<Result<Value, Failed>>,
+    /// Of those who told it.
+    pub(crate) incarnation: u64,
+}
+
 /// A call that is still to be made.
 struct Due {
     call: usize,
@@ -45,18 +53,21 @@ struct Exchange<'a> {
     calls: &'a [Call],
     deadline: Instant,
     told: Vec<Option<Result<Value, Failed>>>,
+    /// Who was asked, and what he was.
+    asked: Vec<(Arc<Node>, u64)>,
     due: Vec<Due>,
 }
 
 impl Fleet {
-    /// Makes all calls, and has a reply or an error for each, in their order.
-    pub(crate) fn exchange(&self, calls: &[Call], deadline: Instant) -> Vec<Result<Value, Failed>> {
+    /// Makes all calls.
+    pub(crate) fn exchange(&self, calls: &[Call], deadline: Instant) -> Exchanged {
         let due = |call| Due { call, form: Form::Hash, asking: None };
         let mut exchange = Exchange {
             fleet: self,
             calls,
             deadline,
             told: calls.iter().map(|_| None).collect(),
+            asked: Vec::new(),
             due: (0..calls.len()).map(due).collect(),
         };
         for _ in 0..MOST_ROUNDS {
@@ -69,7 +80,9 @@ impl Fleet {
             let error = AuthorityError::transient("the servers sent the call on and on");
             Err(Failed { error, moving: false })
         };
-        exchange.told.into_iter().map(|told| told.unwrap_or_else(never)).collect()
+        let incarnation = self.incarnation(&exchange.asked);
+        let told = exchange.told.into_iter().map(|told| told.unwrap_or_else(never)).collect();
+        Exchanged { told, incarnation }
     }
 }
 
@@ -94,7 +107,10 @@ impl Exchange<'_> {
             let until = if many { Instant::now() + time / share } else { self.deadline };
             left_parts -= 1;
             match self.send(&part, until, topology.masters.len() > 1) {
-                Ok(connection) => sent.push((part, connection)),
+                Ok(connection) => {
+                    self.asked.push((Arc::clone(&part.node), connection.identity));
+                    sent.push((part, connection));
+                }
                 Err(error) => self.fail_part(&part, 0, &error),
             }
         }

@@ -47,9 +47,9 @@ impl Fleet {
     }
 
     /// See [`Topology::incarnation`].
-    pub(crate) fn incarnation(&self) -> u64 {
+    pub(crate) fn incarnation(&self, told: &[(Arc<Node>, u64)]) -> u64 {
         let topology = self.known.lock().topology.clone();
-        topology.map_or(0, |topology| topology.incarnation())
+        topology.map_or(0, |topology| topology.incarnation(told))
     }
 
     /// The masters, found anew if somebody was not where it should be.

@@ -108,6 +108,8 @@ mod owner;
 mod reply;
 mod rows;
 mod script;
+mod sending;
+
 mod topology;
 
 pub use authority::RedisAuthority;

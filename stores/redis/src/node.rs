@@ -73,6 +73,9 @@ impl Node {
             // Not in the condition of a loop, which would hold the lock.
             let idle = self.idle.lock().pop();
             let Some(mut connection) = idle else { break };
+            if connection.is_inherited() {
+                continue;
+            }
             if !ask && connection.is_trusted() {
                 return Ok((connection, None));
             }

@@ -4,16 +4,17 @@ use std::time::{Duration, Instant};
 
 use onceonly::Timestamp;
 use onceonly::authority::{
-    Acquire, Acquired, Append, Appended, AuthorityError, Bucket, Chunk, Progress, Result,
+    Acquire, Acquired, Append, Appended, AuthorityError, Bucket, Chunk, Progress, Result, Server,
     SliceInfo, StoredChunk, Token,
 };
 use redis::Value;
 
 use crate::authority::RedisAuthority;
+use crate::exchange::Exchanged;
 use crate::keys::SpaceKeys;
 use crate::reply::{Reply, unexpected};
-use crate::rows::micros;
 use crate::script::{ACQUIRE, APPEND, Call, RELEASE, SLICES};
+use crate::sending::micros;
 
 /// Bytes before the data of a chunk: when it is over, in milliseconds.
 const HEAD: usize = 8;
@@ -30,8 +31,8 @@ pub(crate) fn acquire(
     call.arg(request.previous.as_ref().map_or(&[][..], |token| token.as_bytes()));
     call.number(micros(request.lease));
     push_progress(&mut call, &request.initial);
-    let mut reply = authority.one(call, deadline)?;
-    let server = authority.server(reply.moment()?);
+    let (mut reply, incarnation) = authority.one(call, deadline)?;
+    let server = Server { time: reply.moment()?, incarnation };
     if reply.number::<i64>()? == 0 {
         let lease_left = Duration::from_micros(reply.number()?);
         return Err(AuthorityError::NotExclusive { lease_left });
@@ -74,14 +75,14 @@ pub(crate) fn append(
     deadline: Instant,
 ) -> Result<Vec<Result<Appended>>> {
     let calls: Vec<Call> = appends.iter().map(|append| call_for(authority, append)).collect();
-    let told = authority.fleet.exchange(&calls, deadline);
+    let Exchanged { told, incarnation } = authority.fleet.exchange(&calls, deadline);
     let answers = told.into_iter().zip(appends).map(|(told, append)| {
         let mut reply = Reply::new(told.map_err(|failed| failed.error)?)?;
         let time = reply.moment()?;
         if reply.number::<i64>()? == 0 {
             return Err(AuthorityError::StaleEpoch { epoch: append.epoch });
         }
-        Ok(Appended { server: authority.server(time), before: reply.number()? })
+        Ok(Appended { server: Server { time, incarnation }, before: reply.number()? })
     });
     let mut answers: Vec<Result<Appended>> = answers.collect();
     let is_failure = |answer: &Result<Appended>| matches!(answer, Err(error) if !matches!(error, AuthorityError::StaleEpoch { .. }));
@@ -144,7 +145,7 @@ pub(crate) fn slices(
 ) -> Result<Vec<SliceInfo>> {
     let keys = authority.keys.space(space);
     let call = Call::script(keys.slot(), &SLICES, [keys.slices()].iter());
-    let mut reply = authority.one(call, deadline)?;
+    let (mut reply, _) = authority.one(call, deadline)?;
     reply.moment()?;
     let mut slices = Vec::new();
     while !reply.is_empty() {
@@ -171,7 +172,7 @@ pub(crate) fn read(
         let key = keys.bucket(*bucket);
         Call::plain(slot, &["HGETALL", &key])
     }));
-    let mut told = authority.fleet.exchange(&calls, deadline).into_iter();
+    let mut told = authority.fleet.exchange(&calls, deadline).told.into_iter();
     let mut next = || match told.next() {
         Some(told) => Reply::new(told.map_err(|failed| failed.error)?),
         None => Err(unexpected()),

@@ -54,10 +54,14 @@ impl Topology {
         Some(identities)
     }
 
-    /// Another number when one of the masters is another. One that never answered counts as such.
-    pub(crate) fn incarnation(&self) -> u64 {
-        let mut identities: Vec<u64> =
-            self.masters.iter().map(|node| node.identity().unwrap_or(0)).collect();
+    /// Another number when one of the masters is another. One that never answered counts as such. `told`
+    /// has what those were whose answers it is for.
+    pub(crate) fn incarnation(&self, told: &[(Arc<Node>, u64)]) -> u64 {
+        let identity = |node: &Arc<Node>| {
+            let told = told.iter().rev().find(|(other, _)| other.address == node.address);
+            told.map(|(_, identity)| *identity).or(node.identity()).unwrap_or(0)
+        };
+        let mut identities: Vec<u64> = self.masters.iter().map(identity).collect();
         identities.sort_unstable();
         hash(identities.into_iter().flat_map(u64::to_le_bytes))
     }

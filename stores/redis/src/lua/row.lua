@@ -13,7 +13,8 @@ local RENEWED, COMMITTED, LOST, ABANDONED, FORGOTTEN, FAILED = 6, 7, 8, 9, 10, 1
 local function moment(key, text)
   local at = tonumber(text)
   if string.sub(text, 1, 1) ~= '+' then return at end
-  return (math.floor(now / 1000) + redis.call('PTTL', key) - at) * 1000
+  -- By the time to live alone, which never grows: nor does an age ever shrink.
+  return now - (at - redis.call('PTTL', key)) * 1000
 end
 
 -- The row of a key, or nil; and what went wrong instead.

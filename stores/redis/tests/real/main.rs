@@ -5,6 +5,7 @@ mod cluster;
 mod conforming;
 mod hanging;
 mod owners;
+mod proxy;
 mod restarts;
 mod server;
 mod settings;
