@@ -3,6 +3,7 @@
 mod asking;
 mod cluster;
 mod conforming;
+mod differing;
 mod hanging;
 mod owners;
 mod proxy;

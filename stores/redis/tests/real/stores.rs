@@ -116,3 +116,27 @@ fn an_evicting_server_opens_no_store() {
     let cause = std::error::Error::source(&refused).unwrap().to_string();
     assert!(cause.contains("maxmemory-policy is allkeys-lfu"), "{refused}: {cause}");
 }
+
+/// A consumer that goes on while a master of the Cluster is killed.
+#[test]
+fn a_store_follows_a_failover() {
+    let mut cluster = Cluster::start(1);
+    let builder = builder(cluster.authority()).authority_deadline(Duration::from_millis(500));
+    let store = builder.in_memory().unwrap();
+    let keys: Vec<String> = (0..300).map(|key| key.to_string()).collect();
+    assert!(store.observe_batch(&keys).unwrap().iter().all(|verdict| *verdict == Verdict::New));
+    let before = store.guaranteed_since();
+    let victim = cluster.masters()[1];
+    cluster.nodes[victim].kill();
+    let mut turn = 0;
+    eventually("all keys can be asked for again", || {
+        turn += 1;
+        let fresh: Vec<String> = (0..100).map(|key| format!("{turn}-{key}")).collect();
+        // An error marks nothing, and what is known is no reason for `New`.
+        let known = store.observe_batch(&keys);
+        assert!(known.is_err() || known.is_ok_and(|all| !all.contains(&Verdict::New)));
+        store.observe_batch(&fresh).is_ok()
+    });
+    assert!(turn > 1, "nothing failed");
+    assert!(store.guaranteed_since() > before);
+}
