@@ -91,8 +91,9 @@
 //! # Deadlines
 //!
 //! A call returns by its deadline or some milliseconds after it. Beyond that: resolving a host name takes as
-//! long as the system lets it, and a server that sends a reply piece by piece has that long for each piece.
-//! A connection on which a reply is due is closed, never used again.
+//! long as the system lets it, each address of a name is tried for as long as the first, and a server that
+//! sends a reply piece by piece has that long for each piece. A connection on which a reply is due is
+//! closed, never used again.
 
 mod answer;
 mod authority;
