@@ -85,9 +85,10 @@ pub(crate) fn append(
         Ok(Appended { server: Server { time, incarnation }, before: reply.number()? })
     });
     let mut answers: Vec<Result<Appended>> = answers.collect();
-    let is_failure = |answer: &Result<Appended>| matches!(answer, Err(error) if !matches!(error, AuthorityError::StaleEpoch { .. }));
+    let is_stale =
+        |answer: &Result<Appended>| matches!(answer, Err(AuthorityError::StaleEpoch { .. }));
     // The error of the only append is that of the call.
-    if answers.len() == 1 && answers.iter().all(is_failure) {
+    if answers.len() == 1 && answers.iter().all(|answer| answer.is_err() && !is_stale(answer)) {
         return answers.remove(0).map(|_| Vec::new());
     }
     Ok(answers)

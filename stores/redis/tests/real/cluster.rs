@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use onceonly::authority::{Authority, Digest, RowAnswer, RowOp};
+use onceonly_redis::RedisAuthority;
 
-use crate::asking::{SPACE, ask, digests, is_duplicate, observe, soon, text, token};
+use crate::asking::{SPACE, ask, digests, is_duplicate, observe, soon, text};
 use crate::server::{Cluster, Server, eventually};
 
-fn all_marked(cluster: &Cluster, authority: &onceonly_redis::RedisAuthority, keys: &[Digest]) {
+fn all_marked(cluster: &Cluster, authority: &RedisAuthority, keys: &[Digest]) {
     let answers = ask(authority, keys, observe, soon()).unwrap();
     assert!(answers.rows.iter().all(|answer| *answer.as_ref().unwrap() == RowAnswer::Marked));
     for node in &cluster.nodes {
@@ -101,6 +102,30 @@ impl Drop for SetWhenDropped<'_> {
     }
 }
 
+/// Asks for old and for new keys until it is done. Returns how many calls it made, and how many rows got
+/// an error.
+fn ask_until(done: &AtomicBool, authority: &RedisAuthority, old: &[Digest]) -> (usize, usize) {
+    let (mut asked, mut failed) = (0, 0);
+    while !done.load(Ordering::Relaxed) {
+        let fresh = digests(20);
+        for (keys, marked) in [(&old[asked % 1_900..][..100], false), (&fresh[..], true)] {
+            for answer in ask(authority, keys, observe, soon()).unwrap().rows {
+                match answer {
+                    Ok(RowAnswer::Marked) => assert!(marked, "an old key is new"),
+                    Ok(RowAnswer::Duplicate { .. }) => assert!(!marked, "a new key is old"),
+                    Ok(other) => panic!("{other:?}"),
+                    Err(error) => {
+                        assert!(error.is_transient(), "{}", text(&error));
+                        failed += 1;
+                    }
+                }
+            }
+        }
+        asked += 1;
+    }
+    (asked, failed)
+}
+
 /// Slots move to a new node while threads ask: no answer is wrong, and nothing was lost.
 #[test]
 fn slots_that_are_moved_lose_nothing() {
@@ -115,42 +140,8 @@ fn slots_that_are_moved_lose_nothing() {
 
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..2)
-            .map(|_| {
-                scope.spawn(|| {
-                    let (mut asked, mut late) = (0, 0);
-                    while !done.load(Ordering::Relaxed) {
-                        let fresh = digests(20);
-                        for (keys, marked) in
-                            [(&old[asked % 1_900..][..100], false), (&fresh[..], true)]
-                        {
-                            let tokens: Vec<_> = keys.iter().map(|_| token()).collect();
-                            let mut turn = tokens.iter();
-                            let op = || RowOp::Observe {
-                                token: *turn.next().unwrap(),
-                                keep: crate::asking::HOUR,
-                                value: &[],
-                            };
-                            for answer in ask(&authority, keys, op, soon()).unwrap().rows {
-                                match answer {
-                                    Ok(RowAnswer::Marked) => assert!(marked, "an old key is new"),
-                                    Ok(RowAnswer::Duplicate { .. }) => {
-                                        assert!(!marked, "a new one is old")
-                                    }
-                                    Ok(other) => panic!("{other:?}"),
-                                    Err(error) => {
-                                        assert!(error.is_transient(), "{}", text(&error));
-                                        late += 1;
-                                    }
-                                }
-                            }
-                        }
-                        asked += 1;
-                    }
-                    (asked, late)
-                })
-            })
-            .collect();
+        let ask_on = || ask_until(&done, &authority, &old);
+        let threads: Vec<_> = (0..2).map(|_| scope.spawn(ask_on)).collect();
         let over = SetWhenDropped(&done);
         eventually("all know the new node", || {
             cluster.nodes.iter().all(|node| {
