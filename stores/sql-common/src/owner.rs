@@ -1,0 +1,110 @@
+//! The owner record of a space: who gets it.
+
+use std::time::Duration;
+
+use onceonly::Timestamp;
+use onceonly::authority::{Acquire, Acquired, AuthorityError, Progress, Result, Server, Token};
+
+use crate::time::{span, unsigned, until};
+
+/// The owner record, as it is in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// One higher with each owner.
+    pub epoch: i64,
+    /// Who owns the space.
+    pub holder: [u8; 16],
+    /// The owner before.
+    pub last: Option<[u8; 16]>,
+    /// Whether the owner before had released the space.
+    pub last_released: bool,
+    /// In microseconds since the Unix epoch.
+    pub lease_until: i64,
+    /// The owner has released the space.
+    pub released: bool,
+    /// The number of its last chunk.
+    pub position: i64,
+    /// In nanoseconds since the Unix epoch.
+    pub complete_since: i64,
+    /// In nanoseconds since the Unix epoch.
+    pub complete_through: i64,
+    /// The engine's.
+    pub layout: u32,
+}
+
+/// What becomes of a request for a space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The record that is to be written, and to be answered.
+    Granted(Owner),
+    /// Another owner's lease runs for so long.
+    Held(Duration),
+}
+
+/// Decides about a request, with the record locked.
+#[must_use]
+pub fn acquire(owner: Option<Owner>, request: &Acquire, now: i64) -> Decision {
+    let lease_until = until(now, request.lease);
+    let Some(owner) = owner else {
+        return Decision::Granted(Owner {
+            epoch: 1,
+            holder: *request.holder.as_bytes(),
+            last: None,
+            last_released: false,
+            lease_until,
+            released: false,
+            position: request.initial.position.cast_signed(),
+            complete_since: request.initial.complete_since.as_unix_nanos(),
+            complete_through: request.initial.complete_through.as_unix_nanos(),
+            layout: request.initial.layout,
+        });
+    };
+    if owner.holder == *request.holder.as_bytes() {
+        return Decision::Granted(Owner { lease_until, ..owner });
+    }
+    let follows = request.previous.is_some_and(|previous| *previous.as_bytes() == owner.holder);
+    if now < owner.lease_until && !follows {
+        return Decision::Held(span(owner.lease_until - now));
+    }
+    Decision::Granted(Owner {
+        epoch: owner.epoch + 1,
+        holder: *request.holder.as_bytes(),
+        last: Some(owner.holder),
+        last_released: owner.released,
+        lease_until,
+        released: false,
+        ..owner
+    })
+}
+
+impl Owner {
+    /// How far the owner has come.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        Progress {
+            position: unsigned(self.position),
+            complete_since: Timestamp::from_unix_nanos(self.complete_since),
+            complete_through: Timestamp::from_unix_nanos(self.complete_through),
+            layout: self.layout,
+        }
+    }
+}
+
+impl Decision {
+    /// The answer to the request.
+    ///
+    /// # Errors
+    /// [`AuthorityError::NotExclusive`].
+    pub fn answer(self, server: Server) -> Result<Acquired> {
+        match self {
+            Decision::Held(lease_left) => Err(AuthorityError::NotExclusive { lease_left }),
+            Decision::Granted(owner) => Ok(Acquired {
+                server,
+                epoch: unsigned(owner.epoch),
+                last: owner.last.map(Token::from_bytes),
+                released: owner.last_released,
+                progress: owner.progress(),
+            }),
+        }
+    }
+}
