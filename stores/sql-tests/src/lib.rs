@@ -1,6 +1,9 @@
 //! What the tests of onceonly's clients of SQL databases share.
 
 mod children;
+mod lines;
+mod logs;
+mod proxy;
 mod races;
 
 use std::time::{Duration, Instant};
@@ -8,6 +11,9 @@ use std::time::{Duration, Instant};
 use onceonly::authority::{Digest, Row, RowOp, Token};
 
 pub use children::{Children, is_child};
+pub use lines::lines_fail;
+pub use logs::logs_are_in_order;
+pub use proxy::{Line, Proxy};
 pub use races::{KEYS, print_wins_of_a_store, race};
 
 /// Long enough for every answer.

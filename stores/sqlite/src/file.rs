@@ -5,6 +5,8 @@ use std::io;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
+use onceonly_sql_common::Mix;
+
 /// What tells one file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct File {
@@ -26,16 +28,8 @@ impl File {
     /// `boot` is that of the machine where power loss counts.
     pub(crate) fn incarnation(self, generation: i64, boot: &str) -> u64 {
         let numbers = [self.inode, self.born, generation.cast_unsigned()];
-        let bytes = numbers.iter().flat_map(|number| number.to_le_bytes());
-        fnv1a(bytes.chain(boot.bytes()))
+        numbers.into_iter().fold(Mix::of(boot), Mix::and).get()
     }
-}
-
-/// Kept in the file, so it is the same in every release.
-fn fnv1a(bytes: impl Iterator<Item = u8>) -> u64 {
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 /// Another text after each boot; empty where the machine does not tell.

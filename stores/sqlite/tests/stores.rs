@@ -5,7 +5,8 @@ use std::thread;
 
 use onceonly::authority::{Authority, Row, RowAnswer, RowOp, Token};
 use onceonly_sql_tests::{
-    Children, KEYS, LONG, claim, is_child, observe, print_wins_of_a_store, race, soon,
+    Children, KEYS, LONG, claim, is_child, logs_are_in_order, observe, print_wins_of_a_store, race,
+    soon,
 };
 use onceonly_sqlite::SqliteAuthority;
 
@@ -16,6 +17,13 @@ fn of_two_stores_one_wins_each_key() {
     race(|| SqliteAuthority::open(&file).unwrap(), "apart");
     let one = Arc::new(SqliteAuthority::open(&file).unwrap());
     race(|| Arc::clone(&one), "together");
+}
+
+#[test]
+fn the_log_of_what_was_forgotten_has_no_gaps() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("seen.db");
+    logs_are_in_order(|| SqliteAuthority::open(&file).unwrap());
 }
 
 #[test]
