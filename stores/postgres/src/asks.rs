@@ -89,6 +89,58 @@ impl<'a> Columns<'a> {
     }
 }
 
+/// A statement, what each of its rows means, and what it means that a row is not among them.
+struct Question {
+    text: &'static str,
+    mean: fn(&Row) -> Reply,
+    otherwise: fn() -> Reply,
+}
+
+impl Question {
+    fn of(kind: RowKind, after: bool) -> Self {
+        let (text, mean, otherwise): (_, fn(&Row) -> _, fn() -> _) = match kind {
+            RowKind::Observe => (sql::OBSERVE, observed, || Reply::NoSpace),
+            RowKind::Claim if after => {
+                (sql::CLAIM_AFTER, |row| granted(row.get(1)), || Reply::NoPrevious)
+            }
+            RowKind::Claim => (sql::CLAIM, claimed, || Reply::NoSpace),
+            RowKind::Refresh => (sql::REFRESH, |_| Reply::Answer(RowAnswer::Refreshed), absent),
+            RowKind::Renew => (sql::RENEW, |_| Reply::Answer(RowAnswer::Renewed), lost),
+            RowKind::Commit => (sql::COMMIT, |_| Reply::Answer(RowAnswer::Committed), lost),
+            RowKind::Abandon => (sql::ABANDON, |_| abandoned(), abandoned),
+            RowKind::Forget => (sql::FORGET, forgotten, || Reply::NoSpace),
+            // `Look`.
+            _ => (sql::LOOK, |row| Reply::Answer(live(row.get(1), row, 2)), absent),
+        };
+        Question { text, mean, otherwise }
+    }
+}
+
+impl Columns<'_> {
+    /// As the statement has them.
+    fn params(&self, kind: RowKind, after: bool) -> Vec<Param<'_>> {
+        let c = self;
+        let mut params: Vec<Param<'_>> = vec![&c.spaces, &c.digests];
+        match kind {
+            RowKind::Observe | RowKind::Commit => {
+                params.extend([&c.tokens as Param<'_>, &c.keeps, &c.values]);
+            }
+            RowKind::Claim if after => {
+                params.extend([&c.tokens as Param<'_>, &c.previous, &c.leases]);
+                params.extend([&c.keeps as Param<'_>, &c.values]);
+            }
+            RowKind::Claim => {
+                params.extend([&c.tokens as Param<'_>, &c.leases, &c.keeps, &c.values]);
+            }
+            RowKind::Renew => params.extend([&c.tokens as Param<'_>, &c.leases, &c.keeps]),
+            RowKind::Refresh | RowKind::Forget => params.push(&c.keeps),
+            RowKind::Abandon => params.push(&c.tokens),
+            _ => {}
+        }
+        params
+    }
+}
+
 /// Asks for the rows at `at`, which are all of one kind; answers in their order.
 pub(crate) async fn ask(
     link: &Link,
@@ -97,58 +149,16 @@ pub(crate) async fn ask(
     at: &[usize],
     after: bool,
 ) -> Result<Vec<Reply>, Error> {
-    let c = Columns::of(rows, at);
-    let (spaces, digests, tokens) = (&c.spaces, &c.digests, &c.tokens);
-    let (leases, keeps, values) = (&c.leases, &c.keeps, &c.values);
-    let mut params: Vec<Param<'_>> = vec![spaces, digests];
-    let (text, mean, otherwise): (_, fn(&Row) -> Reply, fn() -> Reply) = match kind {
-        RowKind::Observe => {
-            params.extend([tokens as _, keeps as _, values as Param<'_>]);
-            (sql::OBSERVE, observed, || Reply::NoSpace)
-        }
-        RowKind::Claim if after => {
-            let previous = &c.previous;
-            params.extend([tokens as _, previous as _, leases as _, keeps as Param<'_>]);
-            params.push(values);
-            (sql::CLAIM_AFTER, |row| granted(row.get(1)), || Reply::NoPrevious)
-        }
-        RowKind::Claim => {
-            params.extend([tokens as _, leases as _, keeps as _, values as Param<'_>]);
-            (sql::CLAIM, claimed, || Reply::NoSpace)
-        }
-        RowKind::Refresh => {
-            params.push(keeps);
-            (sql::REFRESH, |_| Reply::Answer(RowAnswer::Refreshed), absent)
-        }
-        RowKind::Renew => {
-            params.extend([tokens as _, leases as _, keeps as Param<'_>]);
-            (sql::RENEW, |_| Reply::Answer(RowAnswer::Renewed), lost)
-        }
-        RowKind::Commit => {
-            params.extend([tokens as _, keeps as _, values as Param<'_>]);
-            (sql::COMMIT, |_| Reply::Answer(RowAnswer::Committed), lost)
-        }
-        RowKind::Abandon => {
-            params.push(tokens);
-            let abandoned = || Reply::Answer(RowAnswer::Abandoned);
-            (sql::ABANDON, |_| Reply::Answer(RowAnswer::Abandoned), abandoned)
-        }
-        RowKind::Forget => {
-            params.push(keeps);
-            let forgotten = |row: &Row| Reply::Answer(RowAnswer::Forgotten { live: row.get(1) });
-            (sql::FORGET, forgotten, || Reply::NoSpace)
-        }
-        // `Look`; the gate's tests name every kind there is.
-        _ => (sql::LOOK, |row| Reply::Answer(found(row, 1)), absent),
-    };
-    let told = link.query(text, &params).await?;
-    let mut replies: Vec<Reply> = at.iter().map(|_| otherwise()).collect();
+    let columns = Columns::of(rows, at);
+    let question = Question::of(kind, after);
+    let told = link.query(question.text, &columns.params(kind, after)).await?;
+    let mut replies: Vec<Reply> = at.iter().map(|_| (question.otherwise)()).collect();
     for row in &told {
         let number: i64 = row.get(0);
         // They are counted from 1.
         let place = usize::try_from(number - 1).ok().and_then(|at| replies.get_mut(at));
         if let Some(place) = place {
-            *place = mean(row);
+            *place = (question.mean)(row);
         }
     }
     Ok(replies)
@@ -160,6 +170,14 @@ fn absent() -> Reply {
 
 fn lost() -> Reply {
     Reply::Answer(RowAnswer::Lost)
+}
+
+fn abandoned() -> Reply {
+    Reply::Answer(RowAnswer::Abandoned)
+}
+
+fn forgotten(row: &Row) -> Reply {
+    Reply::Answer(RowAnswer::Forgotten { live: row.get(1) })
 }
 
 fn granted(fence: i64) -> Reply {
@@ -188,11 +206,6 @@ fn claimed(row: &Row) -> Reply {
         None => Reply::Again,
         Some(state) => Reply::Answer(live(state, row, 3)),
     }
-}
-
-/// `state, seen, live_until, us, value` from a column on.
-fn found(row: &Row, from: usize) -> RowAnswer {
-    live(row.get(from), row, from + 1)
 }
 
 /// `seen, live_until, us, value` from a column on.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use futures_util::future::join_all;
 use onceonly::authority::{Answers, AuthorityError, Result, Row, RowAnswer, RowKind, Server};
-use onceonly_sql_common::Backoff;
+use onceonly_sql_common::{Backoff, unknown};
 use tokio_postgres::Error;
 
 use crate::asks::{Reply, ask};
@@ -29,7 +29,7 @@ pub(crate) fn rows(
     rows: &[Row<'_>],
     deadline: Instant,
 ) -> Result<Answers> {
-    let answers = rows.iter().map(|_| None).collect();
+    let answers = rows.iter().map(|row| unknown(row.op.kind())).collect();
     let told =
         RefCell::new(Told { rows, answers, no_previous: vec![false; rows.len()], why: None });
     let mut seen: Option<Server> = None;

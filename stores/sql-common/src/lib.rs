@@ -14,5 +14,5 @@ pub use mix::Mix;
 #[cfg(feature = "net")]
 pub use net::{Backoff, Pool, Reactor, Tidier};
 pub use owner::{Decision, Owner, acquire};
-pub use row::{CANCELLED, CLAIMED, MARKED, Stored};
+pub use row::{CANCELLED, CLAIMED, MARKED, Stored, unknown};
 pub use time::{micros, micros_of, remaining, signed, span, timestamp, unsigned, until};

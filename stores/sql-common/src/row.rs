@@ -1,6 +1,6 @@
 //! A row, as it is in the table.
 
-use onceonly::authority::{RowAnswer, Token};
+use onceonly::authority::{AuthorityError, Result, RowAnswer, RowKind, Token};
 
 use crate::time::span;
 
@@ -61,5 +61,32 @@ impl Stored {
         } else {
             RowAnswer::Duplicate { age: span(now.saturating_sub(self.seen)), value: self.value }
         }
+    }
+}
+
+/// The answer to a step that these clients do not know: the engine is of a later release.
+#[must_use]
+pub fn unknown(kind: RowKind) -> Option<Result<RowAnswer>> {
+    let known = [
+        RowKind::Look,
+        RowKind::Observe,
+        RowKind::Refresh,
+        RowKind::Claim,
+        RowKind::Renew,
+        RowKind::Commit,
+        RowKind::Abandon,
+        RowKind::Forget,
+    ];
+    let why = "a step that this client does not know: update it with the library";
+    (!known.contains(&kind)).then(|| Err(AuthorityError::refused(why)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_steps_of_this_release_are_known() {
+        assert!(RowKind::ALL.into_iter().all(|kind| unknown(kind).is_none()));
     }
 }

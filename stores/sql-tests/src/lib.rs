@@ -5,6 +5,7 @@ mod lines;
 mod logs;
 mod proxy;
 mod races;
+mod rates;
 
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ pub use lines::lines_fail;
 pub use logs::logs_are_in_order;
 pub use proxy::{Line, Proxy};
 pub use races::{KEYS, print_wins_of_a_store, race};
+pub use rates::rates;
 
 /// Long enough for every answer.
 pub const LONG: Duration = Duration::from_secs(60);
