@@ -171,7 +171,8 @@ fn coarse(millis: u64) -> u64 {
 }
 
 /// What every session begins with. Rows are found by their index, also while the table is so small
-/// that a plan which is kept would rather read all of it.
+/// that a plan which is kept would rather read all of it. What cannot be done so looks expensive then,
+/// and is not worth compiling.
 async fn begin(client: &Client, schema: &str) -> Result<(), Error> {
     let settings = format!(
         "SET search_path = {};
@@ -179,6 +180,7 @@ async fn begin(client: &Client, schema: &str) -> Result<(), Error> {
          SET idle_in_transaction_session_timeout = '30s';
          SET lock_timeout = 0;
          SET enable_seqscan = off;
+         SET jit = off;
          SET client_min_messages = warning;
          SELECT set_config('synchronous_commit', 'on', false)
          WHERE current_setting('synchronous_commit') = 'off'",

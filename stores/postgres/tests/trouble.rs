@@ -64,13 +64,13 @@ fn a_row_that_is_locked_is_an_error_in_time() {
     let over = format!("UPDATE \"{name}\".rows SET live_until = 1, expires = 1");
     execute(url(), &over).unwrap();
     let holder = thread::spawn(move || {
-        let hold = format!("BEGIN; SELECT * FROM \"{name}\".rows FOR UPDATE; SELECT pg_sleep(2)");
+        let hold = format!("BEGIN; SELECT * FROM \"{name}\".rows FOR UPDATE; SELECT pg_sleep(6)");
         execute(url(), &hold).unwrap();
     });
     thread::sleep(Duration::from_millis(300));
     let before = Instant::now();
     let failed = authority.rows(&[observe("orders", 1, 2)], before + Duration::from_millis(500));
-    assert!(before.elapsed() < Duration::from_millis(1_500), "{:?}", before.elapsed());
+    assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
     // The server gave up by itself, so nothing was applied.
     assert!(matches!(failed, Err(AuthorityError::Transient(_))), "{failed:?}");
     let answers = authority.rows(&[observe("orders", 1, 3)], soon()).unwrap();

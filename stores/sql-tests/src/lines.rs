@@ -59,7 +59,7 @@ pub fn lines_fail(direct: &dyn Authority, proxy: &Proxy, connect: impl Fn() -> B
         assert!(matches!(other, Ok(RowAnswer::Duplicate { .. })), "{line:?}: {other:?}");
     }
     proxy.set(Line::IsCut);
-    thread::sleep(Duration::from_millis(50));
+    thread::sleep(Duration::from_millis(500));
     let failed = fails(&*over, observe(space, 5, 5));
     // Idle connections were closed, so nothing was sent.
     assert!(is_transient(&failed), "{failed:?}");
