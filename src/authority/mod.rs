@@ -3,7 +3,7 @@
 //! **Not yet stable**: this module may change in any release until it says otherwise.
 //!
 //! An [`Authority`] is what a store asks when it cannot decide alone, and where it writes what others
-//! have to know ([`crate::Builder::authority`]). Crates of their own will implement it for Redis,
+//! have to know ([`crate::Builder::authority`]). Crates of their own implement it for
 //! PostgreSQL, MySQL and SQLite; this page is for who writes one for a server of his own. What is said
 //! here of `Exclusive` is for a mode that stores do not have yet. The feature `conformance` has a suite that any
 //! implementation runs (`authority::conformance`), and an authority in memory whose faults are made

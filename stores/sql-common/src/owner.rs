@@ -60,7 +60,8 @@ pub fn acquire(owner: Option<Owner>, request: &Acquire, now: i64) -> Decision {
         });
     };
     if owner.holder == *request.holder.as_bytes() {
-        return Decision::Granted(Owner { lease_until, ..owner });
+        // The reply was lost. Whoever asks goes on writing, whatever he has said before.
+        return Decision::Granted(Owner { lease_until, released: false, ..owner });
     }
     let follows = request.previous.is_some_and(|previous| *previous.as_bytes() == owner.holder);
     if now < owner.lease_until && !follows {
@@ -106,5 +107,43 @@ impl Decision {
                 progress: owner.progress(),
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(holder: u8, previous: Option<u8>) -> Acquire {
+        let time = Timestamp::from_unix_millis(0);
+        let (complete_since, complete_through) = (time, time);
+        let initial = Progress { position: 0, complete_since, complete_through, layout: 0 };
+        let token = |number| Token::from_bytes([number; 16]);
+        let (holder, previous) = (token(holder), previous.map(token));
+        Acquire { holder, previous, lease: Duration::from_secs(1), initial }
+    }
+
+    fn granted(decision: Decision) -> Owner {
+        match decision {
+            Decision::Granted(owner) => owner,
+            Decision::Held(left) => panic!("held for {left:?}"),
+        }
+    }
+
+    #[test]
+    fn an_owner_is_followed_when_it_is_over_dead_or_gone() {
+        let first = granted(acquire(None, &request(1, None), 0));
+        assert_eq!((first.epoch, first.last), (1, None));
+        let held = acquire(Some(first), &request(2, Some(3)), 999_999);
+        assert!(matches!(held, Decision::Held(left) if left <= Duration::from_millis(1)));
+        let over = granted(acquire(Some(first), &request(2, None), 1_000_001));
+        assert_eq!((over.epoch, over.last, over.last_released), (2, Some([1; 16]), false));
+        let dead = granted(acquire(Some(first), &request(2, Some(1)), 1));
+        assert_eq!((dead.epoch, dead.last), (2, Some([1; 16])));
+        let gone = Owner { lease_until: 0, released: true, ..first };
+        let next = granted(acquire(Some(gone), &request(2, None), 1));
+        assert_eq!((next.epoch, next.last_released, next.released), (2, true, false));
+        let again = granted(acquire(Some(gone), &request(1, None), 1));
+        assert_eq!((again.epoch, again.released), (1, false));
     }
 }

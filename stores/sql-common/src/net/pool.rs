@@ -32,10 +32,4 @@ impl<C> Pool<C> {
         drop(idle);
         drop(connection);
     }
-
-    /// Closes all: the server behind them is another.
-    pub fn clear(&self) {
-        let idle = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        drop(idle);
-    }
 }
