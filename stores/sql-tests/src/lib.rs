@@ -3,6 +3,7 @@
 mod children;
 mod lines;
 mod logs;
+mod model;
 mod proxy;
 mod races;
 mod rates;
@@ -14,6 +15,7 @@ use onceonly::authority::{Digest, Row, RowOp, Token};
 pub use children::{Children, is_child};
 pub use lines::lines_fail;
 pub use logs::logs_are_in_order;
+pub use model::{all_at_once, beside_memory};
 pub use proxy::{Line, Proxy};
 pub use races::{KEYS, print_wins_of_a_store, race};
 pub use rates::rates;

@@ -5,25 +5,18 @@ use std::time::Instant;
 
 use onceonly::authority::{Authority, Digest, Row, RowOp, Token};
 
+use crate::model::Random;
 use crate::{LONG, soon};
 
 /// Of one call, as the engine makes them at most.
 const LARGE: usize = 4_096;
 
 fn digests(seed: u64, count: usize) -> Vec<Digest> {
-    let mut state = seed;
-    let mut next = || {
-        // SplitMix64.
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    };
+    let mut random = Random(seed);
     let mut digest = || {
         let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&next().to_le_bytes());
-        bytes[8..].copy_from_slice(&next().to_le_bytes());
+        bytes[..8].copy_from_slice(&random.next().to_le_bytes());
+        bytes[8..].copy_from_slice(&random.next().to_le_bytes());
         Digest::from_bytes(bytes)
     };
     let mut digests: Vec<_> = (0..count).map(|_| digest()).collect();
