@@ -3,11 +3,10 @@
 //! **Not yet stable**: this module may change in any release until it says otherwise.
 //!
 //! An [`Authority`] is what a store asks when it cannot decide alone, and where it writes what others
-//! have to know ([`crate::Builder::authority`]). The crate `onceonly-redis` implements it for
-//! Redis; crates for PostgreSQL, MySQL and SQLite are to come. This page is for who writes one for a server
-//! of his own. What is said here of `Exclusive` is for a mode that stores do not have yet. The feature
-//! `conformance` has a suite that any implementation runs (`authority::conformance`), and an authority in
-//! memory whose faults are made by hand (`authority::memory`); read the latter as the reference.
+//! have to know ([`crate::Builder::authority`]). Crates of their own implement it for Redis,
+//! PostgreSQL, MySQL and SQLite; this page is for who writes one for a server of his own. The feature
+//! `conformance` has a suite that any implementation runs (`authority::conformance`), and an authority
+//! in memory whose faults are made by hand (`authority::memory`); read the latter as the reference.
 //!
 //! # What it keeps
 //!
