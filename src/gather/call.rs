@@ -164,7 +164,8 @@ impl Worker {
         let told =
             called.unwrap_or_else(|_| Err(AuthorityError::undecided("its client has panicked")));
         match &told {
-            Ok(_) => self.state.breaker.succeeded(),
+            // It has answered.
+            Ok(_) | Err(AuthorityError::NotExclusive { .. }) => self.state.breaker.succeeded(),
             Err(error) => {
                 // A server that refuses is there: one space without rights keeps no other from it.
                 if error.is_transient() {
@@ -176,6 +177,11 @@ impl Worker {
             }
         }
         told
+    }
+
+    /// The server, as it was seen last.
+    pub(super) fn incarnation(&self) -> Option<u64> {
+        self.incarnation
     }
 
     /// Notices a server that may have lost something, before anybody hears of its answer.
