@@ -177,22 +177,36 @@ impl Engine {
     ) -> Result<()> {
         if !self.is_alone() {
             let digests: Vec<Digest> = digests.collect();
-            let lease = lease_ns.unwrap_or(self.config.lease_ns);
-            return match self.admit(&digests, on_outage)? {
-                Some(shared) => self.claim_batch_shared(shared, &digests, lease, on_outage, answer),
-                None if self.config.event_time => Err(self.refusal(false, "claim_batch")),
-                None => self.claim_batch_alone(digests.into_iter(), lease_ns, &mut answer),
-            };
+            return self.claim_batch_otherwise(&digests, lease_ns, on_outage, &mut answer);
         }
-        self.claim_batch_alone(digests, lease_ns, &mut answer)
+        self.claim_batch_alone(digests, lease_ns, answer)
     }
 
-    #[inline]
+    #[cold]
+    #[inline(never)]
+    fn claim_batch_otherwise(
+        &self,
+        digests: &[Digest],
+        lease_ns: Option<i64>,
+        on_outage: OnOutage,
+        answer: &mut dyn FnMut(usize, Attempt),
+    ) -> Result<()> {
+        match self.admit(digests, on_outage)? {
+            Some(shared) => {
+                let lease_ns = lease_ns.unwrap_or(self.config.lease_ns);
+                self.claim_batch_shared(shared, digests, lease_ns, on_outage, answer)
+            }
+            None if self.config.event_time => Err(self.refusal(false, "claim_batch")),
+            None => self.claim_batch_alone(digests.iter().copied(), lease_ns, answer),
+        }
+    }
+
+    #[inline(always)]
     fn claim_batch_alone(
         &self,
         digests: impl ExactSizeIterator<Item = Digest>,
         lease_ns: Option<i64>,
-        answer: &mut impl FnMut(usize, Attempt),
+        mut answer: impl FnMut(usize, Attempt),
     ) -> Result<()> {
         let now_ns = self.time.now();
         let lease_ns = lease_ns.unwrap_or(self.config.lease_ns);

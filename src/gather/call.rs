@@ -169,7 +169,8 @@ impl Worker {
         let told =
             called.unwrap_or_else(|_| Err(AuthorityError::undecided("its client has panicked")));
         match &told {
-            Ok(_) => {
+            // It has answered.
+            Ok(_) | Err(AuthorityError::NotExclusive { .. }) => {
                 if self.state.breaker.succeeded() {
                     events::authority_up(&self.name);
                 }
@@ -190,6 +191,11 @@ impl Worker {
             events::authority_down(&self.name, &text, pause);
         }
         *self.state.last_error.lock() = Some(text);
+    }
+
+    /// The server, as it was seen last.
+    pub(super) fn incarnation(&self) -> Option<u64> {
+        self.incarnation
     }
 
     /// Notices a server that may have lost something, before anybody hears of its answer.

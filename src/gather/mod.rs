@@ -69,6 +69,16 @@ impl Failure {
         Failure::new(AuthorityError::refused(why))
     }
 
+    /// The epoch that was asked with is not the owner's.
+    pub(crate) fn is_stale(&self) -> bool {
+        matches!(&*self.error, AuthorityError::StaleEpoch { .. })
+    }
+
+    /// What was asked before may not be so any more.
+    pub(crate) fn restarted() -> Self {
+        Failure::not_sent("the server was restarted")
+    }
+
     /// Others were asking for the same key, or it was changed all the time.
     pub(crate) fn waited_too_long() -> Self {
         Failure::not_sent("other calls for the same key took too long")

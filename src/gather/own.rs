@@ -62,15 +62,7 @@ impl Worker {
                 let _ = reply.try_send(self.twice(&space, 0, |a, until| a.slices(&name, until)));
             }
             Owning::Read(space, buckets, reply) => {
-                let name = Arc::clone(&space.terms.space);
-                let read = self.twice(&space, buckets.len(), |a, until| {
-                    let read = a.read(&name, &buckets, until)?;
-                    match read.len() == buckets.len() {
-                        true => Ok(read),
-                        false => Err(AuthorityError::undecided("its client read too few buckets")),
-                    }
-                });
-                let _ = reply.try_send(read);
+                let _ = reply.try_send(self.read(&space, &buckets));
             }
             Owning::Write(space, reply) => {
                 let _ = reply.try_send(self.write(&[space], true));
@@ -105,6 +97,29 @@ impl Worker {
             }
         }
         Err(failed.unwrap_or_else(|| Failure::not_sent("it was not sent")))
+    }
+
+    /// Reads buckets, and makes sure that it is the server that has them: one that lost what it knew would
+    /// say that there is nothing.
+    fn read(
+        &mut self,
+        space: &Space,
+        buckets: &[Bucket],
+    ) -> Result<Vec<Vec<StoredChunk>>, Failure> {
+        let name = Arc::clone(&space.terms.space);
+        let read = self.twice(space, buckets.len(), |a, until| {
+            let read = a.read(&name, buckets, until)?;
+            match read.len() == buckets.len() {
+                true => Ok(read),
+                false => Err(AuthorityError::undecided("its client read too few buckets")),
+            }
+        })?;
+        let before = self.incarnation();
+        let opened = self.open_space(space)?;
+        match before {
+            Some(before) if before != opened.server.incarnation => Err(Failure::restarted()),
+            _ => Ok(read),
+        }
     }
 
     fn acquire(&mut self, space: &Space, request: &Acquire) -> Result<Acquired, Failure> {

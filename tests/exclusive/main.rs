@@ -7,6 +7,7 @@ mod claims;
 mod fixture;
 mod forgetting;
 mod journal;
+mod model;
 mod outages;
 mod owners;
 mod takeover;

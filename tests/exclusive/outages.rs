@@ -177,6 +177,26 @@ fn a_server_that_lost_everything_while_the_store_was_closed() {
     assert!(!is_new(&site.store(), "1"));
 }
 
+/// What was not read of the owner before is lost with the server, and shown before anything is said to be
+/// new on the strength of that.
+#[test]
+fn unread_keys_that_a_server_lost_are_a_hole() {
+    let site = Site::new();
+    let a = site.store();
+    assert!(is_new(&a, "1"));
+    a.close().unwrap();
+    let b = site.store();
+    assert_eq!(b.guaranteed_since(), Site::at(Duration::ZERO));
+    site.clock.advance(Duration::from_secs(10));
+    site.server.restart(None);
+    eventually("the server is asked again", || {
+        let answer = b.observe("1");
+        let now = Site::at(Duration::from_secs(10));
+        assert!(answer.is_err() || b.guaranteed_since() >= now);
+        answer.is_ok()
+    });
+}
+
 /// The space was given to another owner by the server that came up empty.
 #[test]
 fn who_comes_second_to_an_emptied_server_is_refused() {
@@ -209,4 +229,23 @@ fn a_close_without_the_server_says_so() {
     assert!(!is_new(&a, "1"));
     a.close().unwrap();
     assert!(!is_new(&site.store(), "1"));
+}
+
+#[test]
+fn a_space_is_given_back_to_a_server_that_came_up_empty() {
+    for kill in [false, true] {
+        let site = Site::new();
+        let disk = SimDisk::new();
+        let mut a = site.builder().open_simulated(&disk).unwrap();
+        assert!(is_new(&a, "1"));
+        if kill {
+            let left = disk.snapshot().after_kill();
+            a = site.builder().open_simulated(&left).unwrap();
+        }
+        site.server.restart(None);
+        assert!(is_new(&a, "2"));
+        a.close().unwrap();
+        let b = site.store();
+        assert!(!is_new(&b, "1") && !is_new(&b, "2"));
+    }
 }

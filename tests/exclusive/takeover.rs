@@ -220,3 +220,32 @@ fn a_store_of_another_window_reads_what_there_is() {
     assert!(!is_new(&c, "1"));
     assert!(site.server.chunks(SPACE).0 > 0);
 }
+
+/// Also where nothing was ever written: what was before the first owner nobody knows.
+#[test]
+fn a_space_begins_with_its_first_owner() {
+    let site = Site::new();
+    site.clock.advance(Duration::from_secs(50));
+    site.store().close().unwrap();
+    site.clock.advance(Duration::from_secs(50));
+    let b = site.store();
+    assert_eq!(b.guaranteed_since(), Site::at(Duration::from_secs(50)));
+}
+
+/// Its slices begin where it was made, and have a place for all that is older.
+#[test]
+fn a_store_of_other_slices_keeps_what_is_older_than_itself() {
+    let site = Site::new();
+    let a = site.store();
+    assert!(is_new(&a, "1"));
+    a.close().unwrap();
+    site.clock.advance(Duration::from_secs(450));
+    let b = site.builder().slices(3).in_memory().unwrap();
+    assert!(!is_new(&b, "1"));
+    b.close().unwrap();
+    let c = site.builder().slices(11).in_memory().unwrap();
+    c.warm_up(|_| {}).unwrap();
+    assert!(!is_new(&c, "1"));
+    site.clock.advance(WINDOW - Duration::from_secs(451));
+    assert!(!is_new(&c, "1"));
+}

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering::{Acquire as Acq, Relaxed, Release};
 
 use super::shared::error_of;
 use super::{CLOCK_TIME, EVENT_TIME, Engine, OWNED_TIME, SHARED_TIME, shared};
-use crate::authority::{Acquired, AuthorityError, Progress, Server, Token};
+use crate::authority::{Acquired, Progress, Server, Token};
 use crate::config::{OnOutage, Owned as Settings};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -85,6 +85,8 @@ pub(super) struct Owner {
     /// Pages of a sealed file that are written: the file, and how many.
     run_pages: Mutex<(u64, usize)>,
     foreign: Foreign,
+    /// Since when a full segment waits to be written.
+    sealing_waits: Mutex<Option<std::time::Instant>>,
     /// One call asks for the lease at a time.
     renewing: Mutex<()>,
     hole_until_ns: Mutex<i64>,
@@ -93,6 +95,9 @@ pub(super) struct Owner {
     chunks_written: AtomicU64,
     keys_read: AtomicU64,
 }
+
+/// Refused appends in a row after which it is not asked again who the owner is.
+const MOST_DOUBTS: u32 = 3;
 
 /// The owner, as far as is known.
 const OWNER: u64 = 0;
@@ -137,6 +142,7 @@ impl Owner {
             learned: Mutex::default(),
             run_pages: Mutex::default(),
             foreign: Foreign::new(part_bits, taken.foreign),
+            sealing_waits: Mutex::default(),
             renewing: Mutex::default(),
             hole_until_ns: Mutex::new(i64::MIN),
             assumed_new: AtomicU64::new(0),
@@ -174,7 +180,7 @@ impl Owner {
 
     /// What a caller is told of a failure.
     fn error(&self, failure: &Failure) -> Error {
-        if let AuthorityError::StaleEpoch { .. } = &*failure.error {
+        if failure.is_stale() {
             return self.followed();
         }
         error_of(&self.link, failure, false)
@@ -325,6 +331,7 @@ impl Engine {
     }
 
     fn write_all(&self, owner: &Owner) -> Result<()> {
+        let mut doubts = 0;
         loop {
             if owner.standing.load(Acq) == FOLLOWED {
                 return Err(owner.followed());
@@ -332,12 +339,11 @@ impl Engine {
             if self.is_all_written(owner) {
                 return Ok(());
             }
-            // In doubt it asks whether it still is the owner, which takes one more call.
-            let doubted = owner.standing.load(Acq) == IN_DOUBT;
-            if let Err(failure) = owner.link.write()
-                && (doubted || owner.standing.load(Acq) == OWNER)
-            {
-                return Err(owner.error(&failure));
+            match owner.link.write() {
+                // Whether it still is the owner is asked next.
+                Err(failure) if failure.is_stale() && doubts < MOST_DOUBTS => doubts += 1,
+                Err(failure) => return Err(owner.error(&failure)),
+                Ok(()) => {}
             }
         }
     }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::Owner;
 use super::writing::Writing;
@@ -23,6 +24,10 @@ const MOST_KEYS: usize = 150_000;
 const MOST_IN_CHUNK: usize = 60_000;
 /// How much longer than its keys a chunk is kept: the server's clock may run apart from this one.
 const KEPT_LONGER_NS: i64 = 2_000_000_000;
+
+/// How long a full segment waits to be written before it is sealed. A server that does not answer must not
+/// hold it up: it keeps logs.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// What is acknowledged with an append.
 #[derive(Default)]
@@ -197,21 +202,34 @@ impl Engine {
         chunks
     }
 
-    /// Whether the authority lacks records of these segments.
+    /// Whether the authority lacks records of these segments. Where the store is only looked after nobody
+    /// writes any.
     pub(in crate::engine) fn is_unsent(&self, segments: &[u64]) -> bool {
-        self.owned.get().is_some()
-            && self.shards.iter().any(|shard| {
-                let shard = shard.lock();
-                let sets = shard.frozen.iter().map(|f| &**f).chain(&shard.active);
-                sets.filter(|set| segments.contains(&set.segment.id)).any(|set| {
-                    set.fills().any(|(number, _, filled)| set.segment.sent(number) < filled)
-                })
-            })
+        if self.owned.get().is_none() {
+            return self.ledger.read(|manifest| manifest.owner.is_some());
+        }
+        self.shards.iter().any(|shard| {
+            let shard = shard.lock();
+            let sets = shard.frozen.iter().map(|f| &**f).chain(&shard.active);
+            sets.filter(|set| segments.contains(&set.segment.id))
+                .any(|set| set.fills().any(|(number, _, filled)| set.segment.sent(number) < filled))
+        })
     }
 
-    /// The sealing of these segments can wait until they are written: from the journal that is cheaper.
+    /// The sealing of these segments can wait a little until they are written: from the journal that is
+    /// cheaper.
     pub(in crate::engine) fn is_to_be_written(&self, segments: &[u64]) -> bool {
-        !self.is_closed() && !self.is_journal_suspect() && self.is_unsent(segments)
+        let Some(owner) = self.owned.get() else { return false };
+        let mut waits_since = owner.sealing_waits.lock();
+        if self.is_closed() || self.is_journal_suspect() || !self.is_unsent(segments) {
+            *waits_since = None;
+            return false;
+        }
+        let waits = waits_since.get_or_insert_with(Instant::now).elapsed() < LONGEST_WAIT;
+        if !waits {
+            *waits_since = None;
+        }
+        waits
     }
 
     /// Whether nothing is left to write.

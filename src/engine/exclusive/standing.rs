@@ -5,12 +5,16 @@
 
 use std::sync::atomic::Ordering::{Acquire as Acq, Release};
 
-use super::{FOLLOWED, IN_DOUBT, OWNER, Owner};
+use super::{FOLLOWED, IN_DOUBT, MOST_DOUBTS, OWNER, Owner};
 use crate::authority::{Acquire, Acquired, AuthorityError};
 use crate::engine::shared::span;
 use crate::engine::{CLOCK_TIME, Engine, OWNED_TIME, Window};
 use crate::error::Result;
+use crate::format::manifest::Hole;
 use crate::gather::Failure;
+
+const UNREAD_KEYS_LOST: &str =
+    "the authority may have lost keys of the owner before that were not read yet";
 
 impl Owner {
     fn is_lease_over(&self, now_ns: i64) -> bool {
@@ -81,18 +85,17 @@ impl Engine {
             return Ok(());
         }
         let _one = owner.renewing.lock();
-        // In doubt it takes one call more to find out.
-        for _ in 0..2 {
+        // A call that is refused is followed by one that finds out why.
+        for _ in 0..MOST_DOUBTS {
             if owner.standing.load(Acq) == FOLLOWED {
                 return Err(owner.followed());
             }
             if !owner.is_lease_over(self.time.now()) {
                 return Ok(());
             }
-            if let Err(failure) = owner.link.write()
-                && owner.standing.load(Acq) != IN_DOUBT
-            {
-                return Err(owner.error(&failure));
+            match owner.link.write() {
+                Err(failure) if !failure.is_stale() => return Err(owner.error(&failure)),
+                Err(_) | Ok(()) => {}
             }
         }
         match owner.standing.load(Acq) {
@@ -126,6 +129,20 @@ impl Engine {
         writing.ask_again(Acquire { holder: owner.holder, previous: None, lease, initial });
         drop(writing);
         self.turn_mark(owner);
+        if !owner.foreign.is_complete()
+            && let Err(error) = self.note_lost_keys()
+        {
+            self.note_background_error(&error);
+        }
+    }
+
+    /// What was not read yet of the owner before may be gone.
+    fn note_lost_keys(&self) -> Result<()> {
+        let (from_ns, to_ns) = (i64::MIN, self.time.now().saturating_add(1));
+        self.ledger.update(|manifest| {
+            let reason = UNREAD_KEYS_LOST.to_owned();
+            manifest.holes.push(Hole { from_ns, to_ns, reason });
+        })
     }
 
     /// What became of asking for the space again.

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::{Acquire as Acq, Relaxed};
 
 use super::outgoing::{Keys, Sources};
 use super::{IN_DOUBT, OWNER, Owner, layout};
-use crate::authority::{Acquire, Acquired, Appended, AuthorityError, Chunk, Progress, Token};
+use crate::authority::{Acquire, Acquired, Appended, Chunk, Progress, Token};
 use crate::engine::Engine;
 use crate::engine::shared::span;
 use crate::error::Result;
@@ -236,7 +236,7 @@ impl Engine {
         let appended = match answer {
             Ok(appended) => appended,
             Err(failure) => {
-                let stale = matches!(&*failure.error, AuthorityError::StaleEpoch { .. });
+                let stale = failure.is_stale();
                 drop(writing);
                 if stale {
                     owner.set_in_doubt();

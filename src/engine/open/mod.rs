@@ -15,7 +15,7 @@ use super::exclusive::{Initial, Taken};
 use super::maintain::Maintenance;
 use super::time::EngineTime;
 use super::{Engine, FilterHint, SHARED_TIME, Window, claims, mark, recover};
-use crate::catalog::Timeline;
+use crate::catalog::{Catalog, Timeline};
 use crate::config::{Config, Durability};
 use crate::error::{Error, Result};
 use crate::exact::run::Run;
@@ -215,6 +215,19 @@ impl Opening {
         self.storage.replace(names::MANIFEST, &|stamp| self.manifest.encode(stamp))
     }
 
+    /// Counts what is sealed.
+    fn quota(&self, catalog: &Catalog) -> Quota {
+        let quota = Quota::new(self.config.max_keys);
+        for slice in &catalog.slices {
+            let of_slice = self.manifest.refreshed.iter().filter(|r| r.slice == slice.sequence);
+            let refreshed: u64 = of_slice.map(|refreshed| refreshed.keys).sum();
+            let sealed: u64 = slice.runs.iter().map(|run| run.keys).sum();
+            // A part that was lost may have held some of them.
+            quota.found_sealed(slice.sequence, sealed.saturating_sub(refreshed));
+        }
+        quota
+    }
+
     fn assemble(
         self,
         time: EngineTime,
@@ -223,19 +236,12 @@ impl Opening {
         filters: Vec<Option<Filter>>,
         owned: Option<&(Taken, Initial)>,
     ) -> Result<Arc<Engine>> {
-        let config = self.config;
-        let now_ns = if config.event_time { time.watermark() } else { time.now() };
+        let now_ns = if self.config.event_time { time.watermark() } else { time.now() };
         let runs_of = |slice| runs.iter().filter(|run| run.slice == slice).cloned().collect();
         let catalog = Arc::new(timeline.catalog(1, now_ns, runs_of));
         time.set_due(catalog.valid_until_ns);
-        let quota = Quota::new(config.max_keys);
-        for slice in &catalog.slices {
-            let of_slice = self.manifest.refreshed.iter().filter(|r| r.slice == slice.sequence);
-            let refreshed: u64 = of_slice.map(|refreshed| refreshed.keys).sum();
-            let sealed: u64 = slice.runs.iter().map(|run| run.keys).sum();
-            // A part that was lost may have held some of them.
-            quota.found_sealed(slice.sequence, sealed.saturating_sub(refreshed));
-        }
+        let quota = self.quota(&catalog);
+        let config = self.config;
         let sized = sized_keys(&config, &filters).max(config.expected_keys);
         let sizes = Sizes::of(&config, sized);
         let opens = self.manifest.opens;

@@ -47,7 +47,7 @@ impl Opening {
     /// Makes this store the owner of its space, where it is to be that. `read` is the manifest as it was.
     pub(super) fn take_space(&mut self, read: &Manifest) -> Result<Option<Acquirement>> {
         let Some(owned) = self.config.owned.clone() else { return Ok(None) };
-        let link = self.find_authority(&owned)?;
+        let (link, server_time) = self.find_authority(&owned)?;
         let holder = new_token()?;
         let before = self.holders();
         // A copy's names are the original's, which may live.
@@ -58,7 +58,7 @@ impl Opening {
         let deadline = Instant::now() + self.config.lock_wait;
         let (acquired, asked_boot_ns) = loop {
             let asked_boot_ns = boot_ns();
-            match self.acquire(&link, &owned, holder, &before) {
+            match self.acquire(&link, (&owned, server_time), holder, &before) {
                 Ok(acquired) => break (acquired, asked_boot_ns),
                 Err(Error::NotExclusive { lease_left, .. }) if Instant::now() < deadline => {
                     let left = deadline.saturating_duration_since(Instant::now());
@@ -68,7 +68,12 @@ impl Opening {
             }
         };
         let answered_boot_ns = boot_ns();
-        let infos = link.slices().map_err(|failure| error_of(&link, &failure, false))?;
+        let told = |failure: Failure| error_of(&link, &failure, false);
+        let infos = link.slices().map_err(told)?;
+        // A server that has restarted since may have lost the slices.
+        if link.open().map_err(told)?.server.incarnation != acquired.server.incarnation {
+            return Err(told(Failure::restarted()));
+        }
         let seat = Seat::new(OWNED_TIME)
             .map_err(|e| Error::io("allocating memory for", self.storage.path(""), e))?;
         let taken = Taken {
@@ -85,7 +90,8 @@ impl Opening {
         self.judge_directory(taken, infos, &before).map(Some)
     }
 
-    fn find_authority(&self, owned: &Owned) -> Result<Link> {
+    /// Says what time it is there too.
+    fn find_authority(&self, owned: &Owned) -> Result<(Link, Timestamp)> {
         let terms = Terms {
             space: owned.terms.space.as_str().into(),
             check: check(&self.header),
@@ -95,10 +101,10 @@ impl Opening {
         };
         let link = Link::new(&owned.terms.authority, terms)
             .map_err(|e| Error::io("starting a thread for", self.storage.path(""), e))?;
-        let Opened { check: there, .. } =
+        let Opened { check: there, server, .. } =
             link.open().map_err(|failure| error_of(&link, &failure, false))?;
         if there == check(&self.header) {
-            return Ok(link);
+            return Ok((link, server.time));
         }
         let detail = format!(
             "the space `{}` of {} belongs to stores with another secret or digest",
@@ -131,18 +137,18 @@ impl Opening {
     fn acquire(
         &self,
         link: &Link,
-        owned: &Owned,
+        (owned, server_time): (&Owned, Timestamp),
         holder: Token,
         before: &[[u8; 16]],
     ) -> Result<Acquired> {
         let known_dead = before.iter().filter(|_| self.same_place && !self.report.created);
         let mut previous = known_dead.map(|name| Some(Token::from_bytes(*name)));
         let mut next = previous.next().unwrap_or(None);
-        let server_start = Timestamp::from_unix_nanos(i64::MIN);
+        // Of a space without an owner nothing is known but that it begins now.
         let initial = Progress {
             position: 0,
-            complete_since: server_start,
-            complete_through: server_start,
+            complete_since: server_time,
+            complete_through: server_time,
             layout: exclusive::layout(exclusive::part_bits(&self.config)),
         };
         loop {
@@ -262,7 +268,7 @@ impl Opening {
                     reason: FOLLOWED_A_DEAD_OWNER.to_owned(),
                 });
             }
-            self.adopt_slices(&infos, offset.1, server_ns);
+            self.adopt_slices(&infos, offset.1, server_ns, now_ns);
         }
         if follows || taken.acquired.last.is_none() {
             progress.complete_through = taken.acquired.server.time;
@@ -291,22 +297,21 @@ impl Opening {
         (taken, Initial { part_bits: there.unwrap_or(own_bits), offset, progress })
     }
 
-    /// A store without slices of its own takes those of the owner before, if they are as long: then its
-    /// keys live as long as they would have there.
-    fn adopt_slices(&mut self, infos: &[SliceInfo], offset_ns: i64, server_ns: i64) {
+    /// A store without slices of its own has a place for all that may be live. It takes the slices of the
+    /// owner before, if they are as long: then its keys live as long as they would have there.
+    fn adopt_slices(&mut self, infos: &[SliceInfo], offset_ns: i64, server_ns: i64, now_ns: i64) {
         let start_of = |info: &SliceInfo| {
             i64::try_from(info.slice).unwrap_or(i64::MAX).saturating_mul(1_000_000)
         };
         let begun = infos.iter().filter(|info| start_of(info) <= server_ns);
-        let Some(newest) = begun.max_by_key(|info| info.slice) else { return };
         let (slice_ns, window_ns) = (self.config.slice_ns, self.config.window_ns);
-        let keeps_ns = newest.expires.as_unix_nanos().saturating_sub(start_of(newest));
-        let is_as_long =
-            keeps_ns.saturating_sub(slice_ns + window_ns).abs() < NEAR_NS.max(slice_ns / 8);
-        if !is_as_long {
-            return;
-        }
-        let start_ns = start_of(newest).saturating_add(offset_ns);
+        let is_as_long = |info: &&SliceInfo| {
+            let keeps_ns = info.expires.as_unix_nanos().saturating_sub(start_of(info));
+            keeps_ns.saturating_sub(slice_ns + window_ns).abs() < NEAR_NS.max(slice_ns / 8)
+        };
+        let newest = begun.max_by_key(|info| info.slice).filter(is_as_long);
+        let start_ns = newest.map_or(now_ns, |info| start_of(info).saturating_add(offset_ns));
+        let start_ns = start_ns.min(now_ns);
         let before_ns = i64::from(self.config.slices + 2).saturating_mul(slice_ns);
         let first = Era {
             first: 1,
