@@ -12,6 +12,8 @@ use crate::config::OnOutage;
 use crate::digest::Digest;
 use crate::engine::{Engine, Grant, Held};
 use crate::error::{Error, Result};
+use crate::format::kept::{Kept, MAX_RESULT};
+use crate::sync::Mutex;
 use crate::time::{Timestamp, nanos};
 
 pub use outcome::{Claim, CommitError, Outcome, ProcessError};
@@ -62,6 +64,8 @@ pub struct ClaimGuard {
     public_token: u64,
     /// The drop has nothing to do: committed, abandoned, or a commit was attempted.
     settled: AtomicBool,
+    /// What its commit keeps.
+    kept: Mutex<Option<Box<Kept>>>,
 }
 
 impl fmt::Debug for ClaimGuard {
@@ -77,6 +81,7 @@ impl ClaimGuard {
             held: Held { digest: grant.digest, token: grant.token, on_outage },
             public_token: grant.public_token,
             settled: AtomicBool::new(false),
+            kept: Mutex::new(None),
         }
     }
 
@@ -107,6 +112,48 @@ impl ClaimGuard {
         self.engine.claim_note(self.held.digest, self.held.token).map_err(|e| self.own(e))
     }
 
+    /// Has the commit keep `result`, at most 64 KiB, for as long as the key is remembered: whoever comes
+    /// with the key again gets it, in [`Claim::Duplicate`], [`Outcome::Duplicate`] or by
+    /// [`crate::Scope::result`]. Nothing is written before the commit; a later call replaces it. For the
+    /// work of [`crate::Scope::process_once`], and for guards that are committed together.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when it is longer.
+    pub fn keep(&self, result: impl AsRef<[u8]>) -> Result<()> {
+        let result = result.as_ref();
+        if result.len() > MAX_RESULT {
+            let reason = format!("of {} bytes is longer than {MAX_RESULT}", result.len());
+            return Err(Error::config("result", reason));
+        }
+        self.kept.lock().get_or_insert_default().result = Some(result.to_vec());
+        Ok(())
+    }
+
+    /// [`ClaimGuard::keep`], then [`ClaimGuard::commit`].
+    ///
+    /// ```
+    /// # use onceonly::{Claim, Dedup};
+    /// # let dedup = Dedup::builder().window(std::time::Duration::from_secs(60)).in_memory()?;
+    /// if let Claim::Granted(guard) = dedup.claim("payment-7")? {
+    ///     guard.commit_with("receipt 1001")?;
+    /// }
+    /// match dedup.claim("payment-7")? {
+    ///     Claim::Duplicate { result, .. } => assert_eq!(result.unwrap(), b"receipt 1001"),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of both. After an error nothing is marked, and nothing kept.
+    pub fn commit_with(self, result: impl AsRef<[u8]>) -> std::result::Result<(), CommitError> {
+        match self.keep(result) {
+            Ok(()) => self.commit(),
+            // Not attempted: dropping the guard abandons.
+            Err(error) => Err(CommitError::new(self, error)),
+        }
+    }
+
     /// Starts the lease anew, from now.
     ///
     /// # Errors
@@ -126,9 +173,11 @@ impl ClaimGuard {
     /// but was not taken over is still good); [`Error::Full`], [`Error::Io`], [`Error::Closed`]. With an
     /// authority [`Error::Authority`], and [`Error::Undecided`] where no reply came: commit again, or
     /// abandon, which takes back what may be marked.
-    pub fn commit(self) -> std::result::Result<(), CommitError> {
+    pub fn commit(mut self) -> std::result::Result<(), CommitError> {
         self.settled.store(true, Ordering::Relaxed);
-        match self.engine.commit(self.held) {
+        let digest = self.held.digest;
+        let kept = self.kept.get_mut().as_deref().map(|kept| kept.encode(digest).into());
+        match self.engine.commit(self.held, kept.as_ref()) {
             Ok(()) => Ok(()),
             Err(error) => {
                 let error = self.own(error);
@@ -156,7 +205,7 @@ fn into_claim(engine: &Arc<Engine>, attempt: Attempt, on_outage: OnOutage) -> Cl
     match attempt {
         Attempt::Granted(grant) => Claim::Granted(ClaimGuard::new(engine, &grant, on_outage)),
         Attempt::InFlight { lease_left } => Claim::InFlight { lease_left },
-        Attempt::Duplicate => Claim::Duplicate {},
+        Attempt::Duplicate(kept) => Claim::Duplicate { result: kept.and_then(|kept| kept.result) },
         Attempt::TooOld => Claim::TooOld,
     }
 }
@@ -245,11 +294,12 @@ pub(crate) fn commit_batch(
     let mut guards: Vec<ClaimGuard> = guards.into_iter().collect();
     // A guard whose commit has failed comes back settled, and may be committed again.
     guards.iter_mut().for_each(|guard| *guard.settled.get_mut() = false);
+    let keeps = guards.iter_mut().any(|guard| guard.kept.get_mut().is_some());
     let mut failed: Vec<Option<Error>> = Vec::new();
     for (first, guard) in guards.iter().enumerate() {
         // A guard is settled once its store's turn came.
         if !guard.settled.load(Ordering::Relaxed) {
-            commit_of_one_store(&guards, first, &mut failed);
+            commit_of_one_store(&guards, first, keeps, &mut failed);
         }
     }
     if failed.is_empty() {
@@ -264,9 +314,14 @@ pub(crate) fn commit_batch(
         .collect()
 }
 
-/// Commits the guards from `first` on that are of its store. `failed` gets an entry a guard with the
-/// first error.
-fn commit_of_one_store(guards: &[ClaimGuard], first: usize, failed: &mut Vec<Option<Error>>) {
+/// Commits the guards from `first` on that are of its store; with `keeps`, some have something to keep.
+/// `failed` gets an entry a guard with the first error.
+fn commit_of_one_store(
+    guards: &[ClaimGuard],
+    first: usize,
+    keeps: bool,
+    failed: &mut Vec<Option<Error>>,
+) {
     let engine = &guards[first].engine;
     let is_own = |guard: &ClaimGuard| Arc::ptr_eq(&guard.engine, engine);
     // Most often all are of one store, and follow each other.
@@ -280,7 +335,11 @@ fn commit_of_one_store(guards: &[ClaimGuard], first: usize, failed: &mut Vec<Opt
         guards[place_of(at)].settled.store(true, Ordering::Relaxed);
     }
     let claim_of = |at: usize| guards[place_of(at)].held;
-    engine.commit_batch(len, claim_of, |at, error| {
+    let kept_of = |at: usize| {
+        let guard = if keeps { &guards[place_of(at)] } else { return None };
+        guard.kept.lock().as_deref().map(|kept| kept.encode(guard.held.digest).into())
+    };
+    engine.commit_batch(len, claim_of, kept_of, |at, error| {
         failed.resize_with(guards.len(), || None);
         failed[place_of(at)] = Some(guards[place_of(at)].own(error));
     });
@@ -303,7 +362,8 @@ pub(crate) fn process_once<T, E>(
     let guard = match claim_now(engine, digest, on_outage) {
         Ok(Claim::Granted(guard)) => guard,
         Ok(Claim::InFlight { lease_left }) => return Ok(Outcome::InFlight { lease_left }),
-        Ok(Claim::Duplicate {} | Claim::TooOld) => return Ok(Outcome::Duplicate {}),
+        Ok(Claim::Duplicate { result }) => return Ok(Outcome::Duplicate { result }),
+        Ok(Claim::TooOld) => return Ok(Outcome::Duplicate { result: None }),
         Err(error) => return Err(ProcessError::Claim(error)),
     };
     // The guard outlives the closure, so a panic is caught only to abandon before it goes on.

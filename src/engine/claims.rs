@@ -1,5 +1,6 @@
 //! Claims as the engine sees them: tokens, waiters, and the calls that lead to a shard.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use super::{Engine, Held};
 use crate::config::OnOutage;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::format::kept::Kept;
 use crate::shard::control::{ClaimAnswer, ClaimRequest};
 use crate::shard::together::Terms;
 use crate::shard::{Call, Shard, Target};
@@ -17,8 +19,11 @@ use crate::time::Timestamp;
 /// The answer to a claim, before there is a guard.
 pub(crate) enum Attempt {
     Granted(Grant),
-    InFlight { lease_left: Duration },
-    Duplicate,
+    InFlight {
+        lease_left: Duration,
+    },
+    /// With what is kept with the key.
+    Duplicate(Option<Box<Kept>>),
     TooOld,
 }
 
@@ -103,7 +108,7 @@ fn attempt(answer: ClaimAnswer, digest: Digest, token: u64) -> Attempt {
     match answer {
         ClaimAnswer::Granted => Attempt::Granted(Grant::local(digest, token)),
         ClaimAnswer::InFlight(lease_left) => Attempt::InFlight { lease_left },
-        ClaimAnswer::Duplicate => Attempt::Duplicate,
+        ClaimAnswer::Duplicate => Attempt::Duplicate(None),
     }
 }
 
@@ -157,6 +162,9 @@ impl Engine {
             token = self.claims.token();
             token
         })?;
+        if matches!(answer, ClaimAnswer::Duplicate) && self.keeps() {
+            return Ok(Attempt::Duplicate(self.kept_of(shard, request.digest)));
+        }
         Ok(attempt(answer, request.digest, token))
     }
 
@@ -181,11 +189,20 @@ impl Engine {
         let mut call = self.begin()?;
         let next_token = self.claims.tokens(digests.len());
         let mut terms = Terms::new(now_ns, lease_ns, next_token);
+        let mut duplicates = Vec::new();
         let result = self.for_each_visit(digests, |shard, keys| {
-            shard.claim_together(&self.tools, &mut call, &mut terms, keys, |at, given, token| {
-                let digest = keys.digest(at);
-                answer(at, attempt(given, digest, token));
-            })
+            let tools = &self.tools;
+            let claimed =
+                shard.claim_together(tools, &mut call, &mut terms, keys, |at, given, token| {
+                    match given {
+                        ClaimAnswer::Duplicate if self.keeps() => duplicates.push(at),
+                        given => answer(at, attempt(given, keys.digest(at), token)),
+                    }
+                });
+            for at in duplicates.drain(..) {
+                answer(at, Attempt::Duplicate(self.kept_of(shard, keys.digest(at))));
+            }
+            claimed
         });
         result.and(self.finish(call))
     }
@@ -205,16 +222,20 @@ impl Engine {
         self.with_shard(digest, |shard, call| shard.renew(&self.tools, call, digest, token, now_ns))
     }
 
-    pub(crate) fn commit(&self, held: Held) -> Result<()> {
+    /// Commits a claim, and keeps what is given.
+    pub(crate) fn commit(&self, held: Held, kept: Option<&Arc<[u8]>>) -> Result<()> {
         self.tick()?;
         if let Some(shared) = self.shared() {
-            let committed = self.commit_shared(shared, &[held]);
+            let committed = self.commit_shared(shared, &[held], |_| kept.cloned());
             return committed.into_iter().next().unwrap_or(Err(Error::Closed));
         }
         let Held { digest, token, .. } = held;
         let committed = self.with_shard(digest, |shard, call| {
             let target = self.commit_target(shard, digest);
-            shard.commit(&self.tools, call, digest, token, target)
+            match kept {
+                None => shard.commit(&self.tools, call, digest, token, target),
+                Some(kept) => shard.commit_kept(&self.tools, call, (digest, token), target, kept),
+            }
         });
         self.claims.changed();
         committed
@@ -238,17 +259,19 @@ impl Engine {
         }
     }
 
-    /// Commits `len` claims of this store, each told by its place; `failed` gets place and error of
-    /// those that were not.
+    /// Commits `len` claims of this store, each told by its place, with what is kept; `failed` gets place
+    /// and error of those that were not.
     pub(crate) fn commit_batch(
         &self,
         len: usize,
         claim_of: impl Fn(usize) -> Held,
+        kept_of: impl Fn(usize) -> Option<Arc<[u8]>>,
         mut failed: impl FnMut(usize, Error),
     ) {
         if let Some(shared) = self.shared() {
             let claims: Vec<Held> = (0..len).map(claim_of).collect();
-            for (at, committed) in self.commit_shared(shared, &claims).into_iter().enumerate() {
+            let committed = self.commit_shared(shared, &claims, kept_of);
+            for (at, committed) in committed.into_iter().enumerate() {
                 committed.unwrap_or_else(|error| failed(at, error));
             }
             return;
@@ -265,7 +288,7 @@ impl Engine {
         let whole = self.for_each_visit(digests, |shard, keys| {
             let keys = keys.map(|(at, digest)| (at, digest, claim_of(at).token));
             let note = |at, error| refused.push((at, error));
-            shard.commit_together(&self.tools, &mut call, keys, target_of, note);
+            shard.commit_together(&self.tools, &mut call, keys, (&target_of, &kept_of), note);
             Ok(())
         });
         let synced = whole.and(self.finish(call));

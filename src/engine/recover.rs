@@ -2,13 +2,16 @@
 //! and tombstones are carried over, then the old segments go. A crash in between starts again from
 //! the old segments; what was written twice is the same.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering::Release;
 
 use super::Engine;
 use super::open::{Source, open_if_there};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::format::StoreId;
 use crate::format::chunk::{self, ChunkKind};
+use crate::format::kept::Gathered;
 use crate::format::log::Entry;
 use crate::format::names::{self, Kind};
 use crate::format::record;
@@ -47,8 +50,11 @@ pub(super) fn replay(engine: &Engine, source: Source) -> Result<()> {
         }
         Source::Nothing(_) => {}
     }
+    let kept = std::mem::take(&mut control.kept);
     restore_control(engine, control)?;
     settle_claims(engine, &mut batch.call)?;
+    // After tombstones that have expired are gone.
+    restore_kept(engine, kept, &mut batch.call)?;
     batch.end()?;
     engine.sync_log()?;
     let level = engine.tools.log.level();
@@ -195,6 +201,21 @@ fn restore_control(engine: &Engine, control: Replay) -> Result<()> {
     Ok(())
 }
 
+/// Puts back what is kept with marks that are there.
+fn restore_kept(
+    engine: &Engine,
+    kept: HashMap<(Digest, u64, u8), Gathered>,
+    call: &mut Call,
+) -> Result<()> {
+    for ((digest, slice, tag), gathered) in kept {
+        if let Some(bytes) = gathered.whole() {
+            let mut shard = engine.enter(engine.shard_of(digest))?;
+            shard.restore_kept(&engine.tools, call, digest, (slice, tag), &bytes)?;
+        }
+    }
+    Ok(())
+}
+
 /// Drops claims of keys that are live (their commit came before the crash), and carries the others
 /// and the tombstones over.
 fn settle_claims(engine: &Engine, call: &mut Call) -> Result<()> {
@@ -267,7 +288,7 @@ mod tests {
         let live = |digest| engine.contains(digest, OnOutage::Fail).unwrap();
         assert!(live(cut_short) && !live(in_flight));
         let claimed = engine.claim(cut_short, None, None, b"", OnOutage::Fail).unwrap();
-        assert!(matches!(claimed, Attempt::Duplicate), "the claim of a live key was kept");
+        assert!(matches!(claimed, Attempt::Duplicate(_)), "the claim of a live key was kept");
         let claimed = engine.claim(in_flight, None, None, b"", OnOutage::Fail).unwrap();
         assert!(matches!(claimed, Attempt::Granted(_)));
         assert_eq!(engine.stats().recovery.replayed_claims, 1);

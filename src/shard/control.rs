@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::hash_map::Entry;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::pending::Mark;
 use super::{Call, Shard, Target, Tools};
@@ -284,7 +285,7 @@ impl Shard {
         Ok(())
     }
 
-    fn owned(&mut self, digest: Digest, token: u64) -> Result<&mut ClaimState> {
+    pub(super) fn owned(&mut self, digest: Digest, token: u64) -> Result<&mut ClaimState> {
         match self.claims.get_mut(&digest) {
             Some(claim) if claim.token == token => Ok(claim),
             _ => Err(Error::LeaseLost { token }),
@@ -369,6 +370,9 @@ impl Shard {
         }
         let dead = self.tombstones.get(&digest).map_or(0, |tombstone| tombstone.newest);
         let newest = live.map_or(0, |slice| slice.max(dead));
+        if live.is_some() && tools.has_kept.load(Relaxed) {
+            self.forget_kept(tools, call, digest)?;
+        }
         let record = Record::Tombstone { digest, slice: newest };
         self.journal_control(tools, call, &record)?;
         self.drop_claim(tools, digest);

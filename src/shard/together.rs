@@ -2,6 +2,7 @@
 //! record for all of them.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::control::{ClaimAnswer, ClaimState, Remote};
 use super::pending::Mark;
@@ -113,18 +114,27 @@ impl Shard {
     }
 
     /// Commits the claims of a visit, [`MOST_CLAIMS`] at most, with a target each as
-    /// [`Shard::commit`] has; `failed` gets place and error of those that were not.
+    /// [`Shard::commit`] has, and what is kept with it; `failed` gets place and error of those that were not.
     pub(crate) fn commit_together(
         &mut self,
         tools: &Tools,
         call: &mut Call,
         claims: impl Iterator<Item = (usize, Digest, u64)>,
-        target_of: impl Fn(&Shard, Digest) -> Option<Target>,
+        (target_of, kept_of): (
+            impl Fn(&Shard, Digest) -> Option<Target>,
+            impl Fn(usize) -> Option<Arc<[u8]>>,
+        ),
         mut failed: impl FnMut(usize, Error),
     ) {
         let (mut first, mut count, mut ended) = (0, 0, 0);
         for (at, digest, token) in claims {
-            let Some(target) = target_of(self, digest) else {
+            let target = target_of(self, digest);
+            if let Some(kept) = kept_of(at) {
+                let committed = self.commit_kept(tools, call, (digest, token), target, &kept);
+                committed.unwrap_or_else(|error| failed(at, error));
+                continue;
+            }
+            let Some(target) = target else {
                 if let Err(error) = self.commit(tools, call, digest, token, None) {
                     failed(at, error);
                 }

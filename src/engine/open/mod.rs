@@ -4,6 +4,7 @@ mod files;
 mod identity;
 mod salvage;
 mod trust;
+mod values;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::catalog::Timeline;
 use crate::config::{Config, Durability};
 use crate::error::{Error, Result};
 use crate::exact::run::Run;
+use crate::exact::values::Values;
 use crate::filter::{Columns, Filter};
 use crate::format::clock::Maps;
 use crate::format::header::StoreHeader;
@@ -123,12 +125,14 @@ fn open(config: Config, storage: Arc<dyn Storage>) -> Result<Arc<Engine>> {
     let time = opening.start_time(clock)?;
     opening.note_losses(&time);
     let timeline = opening.timeline(&time);
+    let named = opening.manifest.runs.clone();
     let runs = opening.open_runs(&timeline, &time)?;
+    let values = opening.open_values(&timeline, &time, &named, &runs)?;
     let filters = opening.open_filters()?;
     opening.manifest.anchor = time.anchor(0);
     opening.publish(&timeline)?;
     let source = std::mem::take(&mut opening.source);
-    let engine = opening.assemble(time, timeline, &runs, filters)?;
+    let engine = opening.assemble(time, timeline, (&runs, &values), filters)?;
     recover::replay(&engine, source)?;
     // From here on nothing is read from maps of before that were suspect.
     engine.time.set_suspect(Maps::Journal, false);
@@ -196,13 +200,16 @@ impl Opening {
         self,
         time: EngineTime,
         timeline: Timeline,
-        runs: &[Arc<Run>],
+        (runs, values): (&[Arc<Run>], &[Arc<Values>]),
         filters: Vec<Option<Filter>>,
     ) -> Result<Arc<Engine>> {
         let config = self.config;
         let now_ns = if config.event_time { time.watermark() } else { time.now() };
-        let runs_of = |slice| runs.iter().filter(|run| run.slice == slice).cloned().collect();
-        let catalog = Arc::new(timeline.catalog(1, now_ns, runs_of));
+        let catalog = Arc::new(timeline.catalog(1, now_ns, |slice| {
+            let number = slice.sequence;
+            slice.runs.extend(runs.iter().filter(|run| run.slice == number).cloned());
+            slice.values.extend(values.iter().filter(|values| values.slice == number).cloned());
+        }));
         time.set_due(catalog.valid_until_ns);
         let quota = Quota::new(config.max_keys);
         for slice in &catalog.slices {
@@ -223,6 +230,7 @@ impl Opening {
             quota,
             refresh_on_duplicate: config.refresh_on_duplicate,
             holds_refreshed: self.refreshes,
+            has_kept: AtomicBool::new(!values.is_empty()),
             claims_held: ClaimsHeld::new(filters.len()),
             index_records: AtomicUsize::new(sizes.index_records),
             indexes: Mutex::default(),

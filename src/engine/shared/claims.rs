@@ -1,6 +1,7 @@
 //! Claims that the authority knows of: granted, renewed, committed and given back there and here.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -33,7 +34,8 @@ fn attempt(said: Said) -> Attempt {
     match said {
         Said::New(Some(grant)) => Attempt::Granted(grant),
         Said::InFlight(lease_left) => Attempt::InFlight { lease_left },
-        Said::New(None) | Said::Duplicate => Attempt::Duplicate,
+        Said::Duplicate(kept) => Attempt::Duplicate(kept),
+        Said::New(None) => Attempt::Duplicate(None),
     }
 }
 
@@ -80,7 +82,8 @@ impl Engine {
             repeated[first] = Some(match &given {
                 Attempt::Granted(_) => Attempt::InFlight { lease_left: span(lease_ns) },
                 Attempt::InFlight { lease_left } => Attempt::InFlight { lease_left: *lease_left },
-                Attempt::Duplicate | Attempt::TooOld => Attempt::Duplicate,
+                Attempt::Duplicate(kept) => Attempt::Duplicate(kept.clone()),
+                Attempt::TooOld => Attempt::Duplicate(None),
             });
             answer(at, given);
         }
@@ -117,7 +120,7 @@ impl Engine {
     /// Has the authority told that a claim is not ours any more, without waiting for it.
     pub(super) fn give_back(&self, shared: &Shared, digest: Digest, token: u64) {
         let op = RowOp::Abandon { token: shared.token(token) };
-        shared.link.post(vec![Step { digest: digest.into(), op }]);
+        shared.link.post(vec![Step::new(digest.into(), op)]);
     }
 
     pub(in crate::engine) fn abandon_shared(&self, shared: &Shared, digest: Digest, token: u64) {
@@ -199,11 +202,12 @@ impl Engine {
         Next::Done(renewed)
     }
 
-    /// Commits many claims, in one round trip; an answer each.
+    /// Commits many claims, in one round trip, each with what is kept; an answer each.
     pub(in crate::engine) fn commit_shared(
         &self,
         shared: &Shared,
         claims: &[Held],
+        kept_of: impl Fn(usize) -> Option<Arc<[u8]>>,
     ) -> Vec<Result<()>> {
         self.tick_clock();
         let digests: Vec<Digest> = claims.iter().map(|held| held.digest).collect();
@@ -212,7 +216,11 @@ impl Engine {
             &digests,
             (&Cell::new(true), OnOutage::Fail),
             |shard, _: &mut Call, at, digest| {
-                self.begin_commit(shared, shard, at, digest, claims[at].token)
+                let mut looked = self.begin_commit(shared, shard, at, digest, claims[at].token);
+                if let Looked::Ask(turn) = &mut looked {
+                    turn.value = kept_of(at);
+                }
+                looked
             },
             |round, turn, answer| {
                 let done = self.committed(shared, claims[turn.at], round, turn, answer);
@@ -272,7 +280,12 @@ impl Engine {
                 }
                 Ok(())
             }
-            Ok(RowAnswer::Refreshed | RowAnswer::Duplicate { .. }) => Ok(()),
+            Ok(RowAnswer::Duplicate { value, .. }) => {
+                // Another has marked it, and what is kept is his.
+                turn.value = self.accepted(turn.digest, value);
+                Ok(())
+            }
+            Ok(RowAnswer::Refreshed) => Ok(()),
             // Absent: forgotten since it was committed.
             Ok(RowAnswer::Absent | RowAnswer::Lost | RowAnswer::InFlight { .. }) => Err(lost),
             Ok(_) => Err(shared.error(&unfit(), true)),
@@ -329,7 +342,11 @@ impl Engine {
             }
         })?;
         let target = (!forgotten).then(|| shard.current());
-        let kept = shard.commit(&self.tools, &mut round.call, digest, token, target);
+        let (tools, call) = (&self.tools, &mut round.call);
+        let kept = match &turn.value {
+            None => shard.commit(tools, call, digest, token, target),
+            Some(value) => shard.commit_kept(tools, call, (digest, token), target, value),
+        };
         if kept.is_err() && !must_keep {
             shard.drop_claim(&self.tools, digest);
             shared.not_kept.fetch_add(1, Relaxed);
