@@ -13,4 +13,5 @@ mod forgetting;
 mod honesty;
 mod model;
 mod outages;
+mod results;
 mod winners;
