@@ -32,6 +32,15 @@ pub(crate) struct Slice {
     pub(crate) values: Vec<Arc<Values>>,
 }
 
+impl Slice {
+    /// Adds those of the files that are its own.
+    pub(crate) fn extend(&mut self, runs: &[Arc<Run>], values: &[Arc<Values>]) {
+        let number = self.sequence;
+        self.runs.extend(runs.iter().filter(|run| run.slice == number).cloned());
+        self.values.extend(values.iter().filter(|values| values.slice == number).cloned());
+    }
+}
+
 impl Catalog {
     /// Slices whose column is in `mask`, newest first.
     pub(crate) fn suspects(&self, mask: u64) -> impl Iterator<Item = &Slice> {
@@ -199,7 +208,7 @@ mod tests {
         assert_eq!(live(0), [100]);
         assert_eq!(live(79), (100..=107).collect::<Vec<_>>());
         assert_eq!(live(80), (101..=108).collect::<Vec<_>>());
-        let catalog = timeline.catalog(1, 79, |_| Vec::new());
+        let catalog = timeline.catalog(1, 79, |_| {});
         assert_eq!(catalog.valid_until_ns, 80);
         assert_eq!(catalog.slice_at(9).unwrap().sequence, 100);
         assert_eq!(catalog.slice_at(10).unwrap().sequence, 101);

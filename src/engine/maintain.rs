@@ -334,11 +334,7 @@ impl Engine {
             manifest.anchor = self.time.anchor(0);
         })?;
         self.tools.log.dropped(&logs);
-        self.change_slices(|slice| {
-            let number = slice.sequence;
-            slice.runs.extend(runs.iter().filter(|run| run.slice == number).cloned());
-            slice.values.extend(values.iter().filter(|values| values.slice == number).cloned());
-        });
+        self.change_slices(|slice| slice.extend(runs, values));
         Ok(())
     }
 

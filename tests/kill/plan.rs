@@ -65,7 +65,7 @@ impl Author {
     pub(crate) fn result(&self, op: usize, part: usize) -> Option<Vec<u8>> {
         let keeps = match self.plan(op) {
             Plan::ClaimAndCommit => true,
-            Plan::ClaimAndCommitBatch(_) => part % 2 == 0,
+            Plan::ClaimAndCommitBatch(_) => part.is_multiple_of(2),
             _ => false,
         };
         let mut rng = Rng::new(op as u64 ^ self.cycle << 20 ^ part as u64);

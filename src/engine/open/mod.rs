@@ -205,11 +205,7 @@ impl Opening {
     ) -> Result<Arc<Engine>> {
         let config = self.config;
         let now_ns = if config.event_time { time.watermark() } else { time.now() };
-        let catalog = Arc::new(timeline.catalog(1, now_ns, |slice| {
-            let number = slice.sequence;
-            slice.runs.extend(runs.iter().filter(|run| run.slice == number).cloned());
-            slice.values.extend(values.iter().filter(|values| values.slice == number).cloned());
-        }));
+        let catalog = Arc::new(timeline.catalog(1, now_ns, |s| s.extend(runs, values)));
         time.set_due(catalog.valid_until_ns);
         let quota = Quota::new(config.max_keys);
         for slice in &catalog.slices {

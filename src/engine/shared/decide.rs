@@ -256,14 +256,13 @@ impl Deciding<'_> {
             (RowOp::Claim { .. }, Ok(RowAnswer::Granted { fence })) => {
                 Next::Done(self.granted(round, turn, fence))
             }
-            (_, Ok(RowAnswer::Duplicate { value, .. })) if refreshes => {
-                turn.value = self.engine.accepted(turn.digest, value);
-                turn.op = self.refresh();
-                Next::Again
-            }
             (_, Ok(RowAnswer::Duplicate { age, value })) => {
                 turn.value = self.engine.accepted(turn.digest, value);
-                Next::Done(Ok(self.duplicate(round, turn, age)))
+                if !refreshes {
+                    return Next::Done(Ok(self.duplicate(round, turn, age)));
+                }
+                turn.op = self.refresh();
+                Next::Again
             }
             (_, Ok(RowAnswer::InFlight { lease_left, .. })) => {
                 self.end(round, turn, None, |shard| {
