@@ -12,8 +12,7 @@ use crate::config::OnOutage;
 use crate::digest::Digest;
 use crate::engine::{Engine, Grant, Held};
 use crate::error::{Error, Result};
-use crate::format::kept::{Kept, MAX_RESULT};
-use crate::sync::Mutex;
+use crate::format::kept::MAX_RESULT;
 use crate::time::{Timestamp, nanos};
 
 pub use outcome::{Claim, CommitError, Outcome, ProcessError};
@@ -64,8 +63,6 @@ pub struct ClaimGuard {
     public_token: u64,
     /// The drop has nothing to do: committed, abandoned, or a commit was attempted.
     settled: AtomicBool,
-    /// What its commit keeps.
-    kept: Mutex<Option<Box<Kept>>>,
 }
 
 impl fmt::Debug for ClaimGuard {
@@ -81,7 +78,6 @@ impl ClaimGuard {
             held: Held { digest: grant.digest, token: grant.token, on_outage },
             public_token: grant.public_token,
             settled: AtomicBool::new(false),
-            kept: Mutex::new(None),
         }
     }
 
@@ -118,15 +114,15 @@ impl ClaimGuard {
     /// work of [`crate::Scope::process_once`], and for guards that are committed together.
     ///
     /// # Errors
-    /// [`Error::Config`] when it is longer.
+    /// [`Error::Config`] when it is longer, [`Error::LeaseLost`] when the claim is no longer ours,
+    /// [`Error::Closed`].
     pub fn keep(&self, result: impl AsRef<[u8]>) -> Result<()> {
         let result = result.as_ref();
         if result.len() > MAX_RESULT {
             let reason = format!("of {} bytes is longer than {MAX_RESULT}", result.len());
             return Err(Error::config("result", reason));
         }
-        self.kept.lock().get_or_insert_default().result = Some(result.to_vec());
-        Ok(())
+        self.engine.keep(self.held, result).map_err(|e| self.own(e))
     }
 
     /// [`ClaimGuard::keep`], then [`ClaimGuard::commit`].
@@ -173,11 +169,9 @@ impl ClaimGuard {
     /// but was not taken over is still good); [`Error::Full`], [`Error::Io`], [`Error::Closed`]. With an
     /// authority [`Error::Authority`], and [`Error::Undecided`] where no reply came: commit again, or
     /// abandon, which takes back what may be marked.
-    pub fn commit(mut self) -> std::result::Result<(), CommitError> {
+    pub fn commit(self) -> std::result::Result<(), CommitError> {
         self.settled.store(true, Ordering::Relaxed);
-        let digest = self.held.digest;
-        let kept = self.kept.get_mut().as_deref().map(|kept| kept.encode(digest).into());
-        match self.engine.commit(self.held, kept.as_ref()) {
+        match self.engine.commit(self.held) {
             Ok(()) => Ok(()),
             Err(error) => {
                 let error = self.own(error);
@@ -294,12 +288,11 @@ pub(crate) fn commit_batch(
     let mut guards: Vec<ClaimGuard> = guards.into_iter().collect();
     // A guard whose commit has failed comes back settled, and may be committed again.
     guards.iter_mut().for_each(|guard| *guard.settled.get_mut() = false);
-    let keeps = guards.iter_mut().any(|guard| guard.kept.get_mut().is_some());
     let mut failed: Vec<Option<Error>> = Vec::new();
     for (first, guard) in guards.iter().enumerate() {
         // A guard is settled once its store's turn came.
         if !guard.settled.load(Ordering::Relaxed) {
-            commit_of_one_store(&guards, first, keeps, &mut failed);
+            commit_of_one_store(&guards, first, &mut failed);
         }
     }
     if failed.is_empty() {
@@ -314,14 +307,9 @@ pub(crate) fn commit_batch(
         .collect()
 }
 
-/// Commits the guards from `first` on that are of its store; with `keeps`, some have something to keep.
-/// `failed` gets an entry a guard with the first error.
-fn commit_of_one_store(
-    guards: &[ClaimGuard],
-    first: usize,
-    keeps: bool,
-    failed: &mut Vec<Option<Error>>,
-) {
+/// Commits the guards from `first` on that are of its store. `failed` gets an entry a guard with the
+/// first error.
+fn commit_of_one_store(guards: &[ClaimGuard], first: usize, failed: &mut Vec<Option<Error>>) {
     let engine = &guards[first].engine;
     let is_own = |guard: &ClaimGuard| Arc::ptr_eq(&guard.engine, engine);
     // Most often all are of one store, and follow each other.
@@ -335,11 +323,7 @@ fn commit_of_one_store(
         guards[place_of(at)].settled.store(true, Ordering::Relaxed);
     }
     let claim_of = |at: usize| guards[place_of(at)].held;
-    let kept_of = |at: usize| {
-        let guard = if keeps { &guards[place_of(at)] } else { return None };
-        guard.kept.lock().as_deref().map(|kept| kept.encode(guard.held.digest).into())
-    };
-    engine.commit_batch(len, claim_of, kept_of, |at, error| {
+    engine.commit_batch(len, claim_of, |at, error| {
         failed.resize_with(guards.len(), || None);
         failed[place_of(at)] = Some(guards[place_of(at)].own(error));
     });

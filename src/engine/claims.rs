@@ -1,6 +1,5 @@
 //! Claims as the engine sees them: tokens, waiters, and the calls that lead to a shard.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Duration;
 
@@ -222,20 +221,26 @@ impl Engine {
         self.with_shard(digest, |shard, call| shard.renew(&self.tools, call, digest, token, now_ns))
     }
 
-    /// Commits a claim, and keeps what is given.
-    pub(crate) fn commit(&self, held: Held, kept: Option<&Arc<[u8]>>) -> Result<()> {
+    /// Has the commit of a claim keep a result.
+    pub(crate) fn keep(&self, held: Held, result: &[u8]) -> Result<()> {
+        self.tick()?;
+        self.read_shard(held.digest, |shard, _| {
+            let claim = shard.owned(held.digest, held.token)?;
+            claim.kept.get_or_insert_default().result = Some(result.to_vec());
+            Ok(())
+        })
+    }
+
+    pub(crate) fn commit(&self, held: Held) -> Result<()> {
         self.tick()?;
         if let Some(shared) = self.shared() {
-            let committed = self.commit_shared(shared, &[held], |_| kept.cloned());
+            let committed = self.commit_shared(shared, &[held]);
             return committed.into_iter().next().unwrap_or(Err(Error::Closed));
         }
         let Held { digest, token, .. } = held;
         let committed = self.with_shard(digest, |shard, call| {
             let target = self.commit_target(shard, digest);
-            match kept {
-                None => shard.commit(&self.tools, call, digest, token, target),
-                Some(kept) => shard.commit_kept(&self.tools, call, (digest, token), target, kept),
-            }
+            shard.commit(&self.tools, call, digest, token, target)
         });
         self.claims.changed();
         committed
@@ -259,18 +264,17 @@ impl Engine {
         }
     }
 
-    /// Commits `len` claims of this store, each told by its place, with what is kept; `failed` gets place
-    /// and error of those that were not.
+    /// Commits `len` claims of this store, each told by its place; `failed` gets place and error of
+    /// those that were not.
     pub(crate) fn commit_batch(
         &self,
         len: usize,
         claim_of: impl Fn(usize) -> Held,
-        kept_of: impl Fn(usize) -> Option<Arc<[u8]>>,
         mut failed: impl FnMut(usize, Error),
     ) {
         if let Some(shared) = self.shared() {
             let claims: Vec<Held> = (0..len).map(claim_of).collect();
-            let committed = self.commit_shared(shared, &claims, kept_of);
+            let committed = self.commit_shared(shared, &claims);
             for (at, committed) in committed.into_iter().enumerate() {
                 committed.unwrap_or_else(|error| failed(at, error));
             }
@@ -288,7 +292,7 @@ impl Engine {
         let whole = self.for_each_visit(digests, |shard, keys| {
             let keys = keys.map(|(at, digest)| (at, digest, claim_of(at).token));
             let note = |at, error| refused.push((at, error));
-            shard.commit_together(&self.tools, &mut call, keys, (&target_of, &kept_of), note);
+            shard.commit_together(&self.tools, &mut call, keys, target_of, note);
             Ok(())
         });
         let synced = whole.and(self.finish(call));

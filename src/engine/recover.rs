@@ -195,6 +195,7 @@ fn restore_control(engine: &Engine, control: Replay) -> Result<()> {
             orphaned: true,
             note: claim.note.into(),
             remote: Remote::default(),
+            kept: None,
         };
         engine.enter(engine.shard_of(digest))?.put_claim(&engine.tools, digest, state);
     }

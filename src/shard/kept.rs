@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use super::active::Active;
+use super::control::ClaimState;
 use super::pending::Mark;
 use super::{Call, Shard, Target, Tools};
 use crate::digest::{Digest, DigestMap};
@@ -200,22 +201,39 @@ impl Shard {
         marked
     }
 
-    /// [`Shard::commit`], with something kept.
-    pub(crate) fn commit_kept(
+    /// Journals what a claim keeps, then ends it by `end`. The claim was taken out of the table, and is back
+    /// there after an error.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn keep_and_end(
         &mut self,
         tools: &Tools,
         call: &mut Call,
-        (digest, token): (Digest, u64),
-        target: Option<Target>,
-        bytes: &Arc<[u8]>,
+        digest: Digest,
+        claim: ClaimState,
+        target: Target,
+        end: impl FnOnce(&mut Shard, &Tools, &mut Call, Digest, ClaimState, Target) -> Result<()>,
     ) -> Result<()> {
-        self.owned(digest, token)?;
-        let Some(Target { slice, .. }) = target else {
-            return self.commit(tools, call, digest, token, None);
-        };
-        self.keep_and_mark(tools, call, digest, slice, bytes, |shard, call| {
-            shard.commit(tools, call, digest, token, target)
-        })
+        let kept = claim.kept.as_deref().cloned().unwrap_or_default();
+        let bytes = kept.encode(digest).into();
+        let mut claim = Some(claim);
+        let ended =
+            self.keep_and_mark(
+                tools,
+                call,
+                digest,
+                target.slice,
+                &bytes,
+                |shard, call| match claim.take() {
+                    Some(claim) => end(shard, tools, call, digest, claim, target),
+                    None => Ok(()),
+                },
+            );
+        // It did not come to its end.
+        if let Some(claim) = claim {
+            self.claims.insert(digest, claim);
+        }
+        ended
     }
 
     /// Lets go of what is kept with a mark in `slice`, which is undone.

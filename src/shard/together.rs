@@ -2,7 +2,6 @@
 //! record for all of them.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use super::control::{ClaimAnswer, ClaimState, Remote};
 use super::pending::Mark;
@@ -78,6 +77,7 @@ impl Shard {
             orphaned: false,
             note: Box::default(),
             remote: Remote::default(),
+            kept: None,
         };
         if let Some(before) = self.claims.insert(digest, state) {
             terms.taken_over.push((digest, before));
@@ -114,27 +114,18 @@ impl Shard {
     }
 
     /// Commits the claims of a visit, [`MOST_CLAIMS`] at most, with a target each as
-    /// [`Shard::commit`] has, and what is kept with it; `failed` gets place and error of those that were not.
+    /// [`Shard::commit`] has; `failed` gets place and error of those that were not.
     pub(crate) fn commit_together(
         &mut self,
         tools: &Tools,
         call: &mut Call,
         claims: impl Iterator<Item = (usize, Digest, u64)>,
-        (target_of, kept_of): (
-            impl Fn(&Shard, Digest) -> Option<Target>,
-            impl Fn(usize) -> Option<Arc<[u8]>>,
-        ),
+        target_of: impl Fn(&Shard, Digest) -> Option<Target>,
         mut failed: impl FnMut(usize, Error),
     ) {
         let (mut first, mut count, mut ended) = (0, 0, 0);
         for (at, digest, token) in claims {
-            let target = target_of(self, digest);
-            if let Some(kept) = kept_of(at) {
-                let committed = self.commit_kept(tools, call, (digest, token), target, &kept);
-                committed.unwrap_or_else(|error| failed(at, error));
-                continue;
-            }
-            let Some(target) = target else {
+            let Some(target) = target_of(self, digest) else {
                 if let Err(error) = self.commit(tools, call, digest, token, None) {
                     failed(at, error);
                 }
@@ -169,6 +160,22 @@ impl Shard {
         target: Target,
     ) -> Result<()> {
         let claim = self.take_out_owned(digest, token)?;
+        if claim.kept.is_some() {
+            return self.keep_and_end(tools, call, digest, claim, target, Shard::end_taken);
+        }
+        self.end_taken(tools, call, digest, claim, target)
+    }
+
+    /// [`Shard::end_claim`] of a claim that was taken out of the table.
+    #[inline(always)]
+    fn end_taken(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        digest: Digest,
+        claim: ClaimState,
+        target: Target,
+    ) -> Result<()> {
         if let Err(error) = self.make_known(tools, call, digest, target, None) {
             self.claims.insert(digest, claim);
             return Err(error);

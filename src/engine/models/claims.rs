@@ -29,7 +29,7 @@ fn granted(engine: &Engine) -> u64 {
 
 /// Whether the commit was accepted.
 fn commit(engine: &Engine, token: u64) -> bool {
-    match engine.commit(Held { digest: digest(KEY), token, on_outage: OnOutage::Fail }, None) {
+    match engine.commit(Held { digest: digest(KEY), token, on_outage: OnOutage::Fail }) {
         Ok(()) => true,
         Err(Error::LeaseLost { .. }) => false,
         Err(other) => panic!("{other}"),

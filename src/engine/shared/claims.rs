@@ -1,7 +1,6 @@
 //! Claims that the authority knows of: granted, renewed, committed and given back there and here.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use crate::digest::Digest;
 use crate::engine::Engine;
 use crate::engine::claims::{Attempt, Grant};
 use crate::error::{Error, Result};
+use crate::format::kept::Kept;
 use crate::gather::{Failure, Step};
 use crate::shard::asked::Unsure;
 use crate::shard::control::Remote;
@@ -202,12 +202,11 @@ impl Engine {
         Next::Done(renewed)
     }
 
-    /// Commits many claims, in one round trip, each with what is kept; an answer each.
+    /// Commits many claims, in one round trip; an answer each.
     pub(in crate::engine) fn commit_shared(
         &self,
         shared: &Shared,
         claims: &[Held],
-        kept_of: impl Fn(usize) -> Option<Arc<[u8]>>,
     ) -> Vec<Result<()>> {
         self.tick_clock();
         let digests: Vec<Digest> = claims.iter().map(|held| held.digest).collect();
@@ -216,11 +215,7 @@ impl Engine {
             &digests,
             (&Cell::new(true), OnOutage::Fail),
             |shard, _: &mut Call, at, digest| {
-                let mut looked = self.begin_commit(shared, shard, at, digest, claims[at].token);
-                if let Looked::Ask(turn) = &mut looked {
-                    turn.value = kept_of(at);
-                }
-                looked
+                self.begin_commit(shared, shard, at, digest, claims[at].token)
             },
             |round, turn, answer| {
                 let done = self.committed(shared, claims[turn.at], round, turn, answer);
@@ -245,8 +240,13 @@ impl Engine {
         if claim.remote.commit_ns == 0 {
             claim.remote.commit_ns = now_ns;
         }
+        let kept = claim.kept.as_deref().map(|kept| kept.encode(digest).into());
         let (token, keep, value) = (shared.token(token), shared.keep, &[]);
-        self.turn(shard, at, digest, RowOp::Commit { token, keep, value })
+        let mut looked = self.turn(shard, at, digest, RowOp::Commit { token, keep, value });
+        if let Looked::Ask(turn) = &mut looked {
+            turn.value = kept;
+        }
+        looked
     }
 
     /// `None`: the turn has another step to ask for.
@@ -342,11 +342,11 @@ impl Engine {
             }
         })?;
         let target = (!forgotten).then(|| shard.current());
-        let (tools, call) = (&self.tools, &mut round.call);
-        let kept = match &turn.value {
-            None => shard.commit(tools, call, digest, token, target),
-            Some(value) => shard.commit_kept(tools, call, (digest, token), target, value),
-        };
+        if let Ok(claim) = shard.owned(digest, token) {
+            let value = turn.value.as_ref().and_then(|value| Kept::decode(digest, value).ok());
+            claim.kept = value.map(Box::new);
+        }
+        let kept = shard.commit(&self.tools, &mut round.call, digest, token, target);
         if kept.is_err() && !must_keep {
             shard.drop_claim(&self.tools, digest);
             shared.not_kept.fetch_add(1, Relaxed);
