@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::exact::run::Run;
+use crate::exact::values::Values;
 use crate::filter::Columns;
 use crate::format::manifest::Era;
 
@@ -27,6 +28,17 @@ pub(crate) struct Slice {
     pub(crate) end_ns: i64,
     pub(crate) column: u32,
     pub(crate) runs: Vec<Arc<Run>>,
+    /// What is kept with its marks, oldest first: a later file overrides those before.
+    pub(crate) values: Vec<Arc<Values>>,
+}
+
+impl Slice {
+    /// Adds those of the files that are its own.
+    pub(crate) fn extend(&mut self, runs: &[Arc<Run>], values: &[Arc<Values>]) {
+        let number = self.sequence;
+        self.runs.extend(runs.iter().filter(|run| run.slice == number).cloned());
+        self.values.extend(values.iter().filter(|values| values.slice == number).cloned());
+    }
 }
 
 impl Catalog {
@@ -97,7 +109,8 @@ impl Timeline {
                     return slices;
                 }
                 let column = self.column(sequence, end_ns, is_newest);
-                slices.push(Slice { sequence, start_ns, end_ns, column, runs: Vec::new() });
+                let (runs, values) = (Vec::new(), Vec::new());
+                slices.push(Slice { sequence, start_ns, end_ns, column, runs, values });
             }
         }
         slices.reverse();
@@ -117,16 +130,11 @@ impl Timeline {
         self.columns.of(newest.first + left.div_ceil(newest.slice_ns.unsigned_abs()))
     }
 
-    /// The window at `now_ns`; `runs_of` gives the sealed parts of a slice.
-    pub(crate) fn catalog(
-        &self,
-        version: u64,
-        now_ns: i64,
-        runs_of: impl Fn(u64) -> Vec<Arc<Run>>,
-    ) -> Catalog {
+    /// The window at `now_ns`; `fill` gives a slice its sealed parts.
+    pub(crate) fn catalog(&self, version: u64, now_ns: i64, fill: impl Fn(&mut Slice)) -> Catalog {
         let mut slices = self.live(now_ns);
         for slice in &mut slices {
-            slice.runs = runs_of(slice.sequence);
+            fill(slice);
         }
         let current = slices.last().expect("the current slice is live");
         let first_expiry = slices[0].end_ns.saturating_add(self.window_ns);
@@ -200,7 +208,7 @@ mod tests {
         assert_eq!(live(0), [100]);
         assert_eq!(live(79), (100..=107).collect::<Vec<_>>());
         assert_eq!(live(80), (101..=108).collect::<Vec<_>>());
-        let catalog = timeline.catalog(1, 79, |_| Vec::new());
+        let catalog = timeline.catalog(1, 79, |_| {});
         assert_eq!(catalog.valid_until_ns, 80);
         assert_eq!(catalog.slice_at(9).unwrap().sequence, 100);
         assert_eq!(catalog.slice_at(10).unwrap().sequence, 101);

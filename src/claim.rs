@@ -14,6 +14,7 @@ use crate::config::OnOutage;
 use crate::digest::Digest;
 use crate::engine::{Engine, Grant, Held};
 use crate::error::{Error, Result};
+use crate::format::kept::MAX_RESULT;
 use crate::time::{Timestamp, nanos};
 
 pub use inbox::{CommitStatement, InTransaction};
@@ -110,6 +111,48 @@ impl ClaimGuard {
         self.engine.claim_note(self.held.digest, self.held.token).map_err(|e| self.own(e))
     }
 
+    /// Has the commit keep `result`, at most 64 KiB, for as long as the key is remembered: whoever comes
+    /// with the key again gets it, in [`Claim::Duplicate`], [`Outcome::Duplicate`] or by
+    /// [`crate::Scope::result`]. Nothing is written before the commit; a later call replaces it. For the
+    /// work of [`crate::Scope::process_once`], and for guards that are committed together.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when it is longer, [`Error::LeaseLost`] when the claim is no longer ours,
+    /// [`Error::Closed`].
+    pub fn keep(&self, result: impl AsRef<[u8]>) -> Result<()> {
+        let result = result.as_ref();
+        if result.len() > MAX_RESULT {
+            let reason = format!("of {} bytes is longer than {MAX_RESULT}", result.len());
+            return Err(Error::config("result", reason));
+        }
+        self.engine.keep(self.held, result).map_err(|e| self.own(e))
+    }
+
+    /// [`ClaimGuard::keep`], then [`ClaimGuard::commit`].
+    ///
+    /// ```
+    /// # use onceonly::{Claim, Dedup};
+    /// # let dedup = Dedup::builder().window(std::time::Duration::from_secs(60)).in_memory()?;
+    /// if let Claim::Granted(guard) = dedup.claim("payment-7")? {
+    ///     guard.commit_with("receipt 1001")?;
+    /// }
+    /// match dedup.claim("payment-7")? {
+    ///     Claim::Duplicate { result, .. } => assert_eq!(result.unwrap(), b"receipt 1001"),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of both. After an error nothing is marked, and nothing kept.
+    pub fn commit_with(self, result: impl AsRef<[u8]>) -> std::result::Result<(), CommitError> {
+        match self.keep(result) {
+            Ok(()) => self.commit(),
+            // Not attempted: dropping the guard abandons.
+            Err(error) => Err(CommitError::new(self, error)),
+        }
+    }
+
     /// Starts the lease anew, from now.
     ///
     /// # Errors
@@ -183,7 +226,7 @@ fn into_claim(engine: &Arc<Engine>, attempt: Attempt, on_outage: OnOutage) -> Cl
     match attempt {
         Attempt::Granted(grant) => Claim::Granted(ClaimGuard::new(engine, &grant, on_outage)),
         Attempt::InFlight { lease_left } => Claim::InFlight { lease_left },
-        Attempt::Duplicate => Claim::Duplicate {},
+        Attempt::Duplicate(kept) => Claim::Duplicate { result: kept.and_then(|kept| kept.result) },
         Attempt::TooOld => Claim::TooOld,
     }
 }
@@ -330,7 +373,8 @@ pub(crate) fn process_once<T, E>(
     let guard = match claim_now(engine, digest, on_outage) {
         Ok(Claim::Granted(guard)) => guard,
         Ok(Claim::InFlight { lease_left }) => return Ok(Outcome::InFlight { lease_left }),
-        Ok(Claim::Duplicate {} | Claim::TooOld) => return Ok(Outcome::Duplicate {}),
+        Ok(Claim::Duplicate { result }) => return Ok(Outcome::Duplicate { result }),
+        Ok(Claim::TooOld) => return Ok(Outcome::Duplicate { result: None }),
         Err(error) => return Err(ProcessError::Claim(error)),
     };
     // The guard outlives the closure, so a panic is caught only to abandon before it goes on.

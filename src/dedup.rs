@@ -405,7 +405,8 @@ impl Scope {
     }
 
     /// Claims `key`, runs `work`, and commits when it returns `Ok`. When it returns `Err` or panics
-    /// the claim is abandoned and a redelivery is granted at once. At least once, deduplicated.
+    /// the claim is abandoned and a redelivery is granted at once. At least once, deduplicated. What
+    /// `work` has the claim keep ([`ClaimGuard::keep`]) answers the duplicates.
     ///
     /// # Errors
     /// [`ProcessError::Work`] with the handler's own error, [`ProcessError::Claim`] when the handler
@@ -419,6 +420,17 @@ impl Scope {
         work: impl FnOnce(&ClaimGuard) -> Result<T, E>,
     ) -> Result<Outcome<T>, ProcessError<E>> {
         claim::process_once(self.engine(), self.digest(key), self.on_outage, work)
+    }
+
+    /// The result that was kept when `key` was committed ([`ClaimGuard::commit_with`],
+    /// [`ClaimGuard::keep`]); `None` where none was, or the key is not live. With an authority, what is
+    /// not known here is asked for.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`] where it is damaged: the key is a duplicate all the same.
+    /// [`crate::Error::Io`], [`crate::Error::Closed`]; with an authority [`crate::Error::Authority`].
+    pub fn result(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
+        self.engine().result(self.digest(key), self.on_outage)
     }
 
     /// Which tier and slice hold `key`, since when, and the state of its claim. Looks into every

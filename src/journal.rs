@@ -23,6 +23,11 @@ use crate::sync::{AtomicBool, AtomicI64, AtomicU32, Mutex};
 /// Most chunks of a segment: a shard's index can number the records of all of them.
 pub(crate) const MAX_CHUNKS: u32 = (MAX_POSITIONS / SLOTS - 1) as u32;
 
+/// Least chunks of segments that are made when something was kept with a mark: several of the longest
+/// values fit into one.
+const LEAST_CHUNKS_FOR_VALUES: u32 = 255;
+const _: () = assert!(MAX_CHUNKS > LEAST_CHUNKS_FOR_VALUES);
+
 const HUGE_PAGE: u64 = 2 << 20;
 
 /// Where the header page counts the tombstones of the segment.
@@ -267,6 +272,17 @@ impl Journal {
         Ok(Reservation { chunks })
     }
 
+    /// Sets aside `chunks` more.
+    pub(crate) fn reserve_more(&self, reservation: &mut Reservation, chunks: u32) -> Result<()> {
+        reservation.chunks += self.reserve(chunks)?.chunks;
+        Ok(())
+    }
+
+    /// The path of a file of the store.
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
+        self.ledger.storage().path(name)
+    }
+
     #[inline]
     pub(crate) fn release(&self, reservation: Reservation) {
         if reservation.chunks == 0 {
@@ -291,21 +307,60 @@ impl Journal {
                 reservation.chunks -= 1;
                 return Ok(Taken { segment: Arc::clone(current), chunk, began_segment });
             }
-            match segments.spare.pop_front() {
-                Some(next) => {
-                    segments.filled += 1;
-                    segments.begun += 1;
-                    next.order_cell().store(segments.filled.to_le(), Release);
-                    let full = segments.current.replace(next);
-                    segments.full.extend(full.map(|segment| segment.id));
-                }
-                None => {
-                    self.add_segment(&mut segments)?;
-                    continue;
-                }
-            }
-            began_segment = true;
+            began_segment |= self.begin_next(&mut segments)?;
         }
+    }
+
+    /// Puts the next segment to use, or makes one; whether it was put to use.
+    fn begin_next(&self, segments: &mut Segments) -> Result<bool> {
+        let Some(next) = segments.spare.pop_front() else {
+            self.add_segment(segments)?;
+            return Ok(false);
+        };
+        segments.filled += 1;
+        segments.begun += 1;
+        next.order_cell().store(segments.filled.to_le(), Release);
+        let full = segments.current.replace(next);
+        segments.full.extend(full.map(|segment| segment.id));
+        Ok(true)
+    }
+
+    /// Takes chunks of one segment, which follow each other, out of a reservation of as many: so many as
+    /// `needed` says of that segment. What is left of a segment that has too few is not used.
+    pub(crate) fn take_together(
+        &self,
+        reservation: &mut Reservation,
+        needed: impl Fn(u64) -> u32,
+    ) -> Result<(Taken, u32)> {
+        self.enlarge_segments(LEAST_CHUNKS_FOR_VALUES);
+        let mut segments = self.segments.lock();
+        let mut began_segment = false;
+        loop {
+            if let Some(current) = &segments.current {
+                let (segment, count) = (Arc::clone(current), needed(current.id));
+                if segment.untaken() >= count {
+                    let chunk = segment.next.fetch_add(count, AcqRel);
+                    reservation.chunks -= count;
+                    return Ok((Taken { segment, chunk, began_segment }, count));
+                }
+                self.leave_rest(&mut segments, &segment)?;
+            }
+            began_segment |= self.begin_next(&mut segments)?;
+        }
+    }
+
+    /// Gives up what is left of a segment; who has reserved chunks finds others.
+    fn leave_rest(&self, segments: &mut Segments, segment: &Segment) -> Result<()> {
+        let left = i64::from(segment.untaken());
+        self.free.fetch_sub(left, AcqRel);
+        while self.free.load(Acquire) < 0 {
+            if let Err(error) = self.add_segment(segments) {
+                self.free.fetch_add(left, AcqRel);
+                return Err(error);
+            }
+        }
+        segment.next.store(segment.chunks, Release);
+        Ok(())
     }
 
     fn add_segment(&self, segments: &mut Segments) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::digest::{Digest, DigestMap};
+use crate::format::kept::{self, Gathered};
 use crate::format::record::Record;
 
 /// A claim that was in flight.
@@ -45,6 +46,8 @@ pub(crate) struct Replay {
     pub(crate) tombstones: DigestMap<Tombstone>,
     /// Side values.
     pub(crate) values: DigestMap<Vec<u8>>,
+    /// What is kept with marks, by the slice of the mark and what it is.
+    pub(crate) kept: HashMap<(Digest, u64, u8), Gathered>,
     /// Which digest a token stands for.
     tokens: HashMap<u64, Digest>,
 }
@@ -76,9 +79,10 @@ impl Replay {
                 (0..count).for_each(|number| self.end(first.wrapping_add(number)));
             }
             // The last one of a digest counts; what it means its writer knows.
-            Record::Value { digest, payload, .. } => {
-                self.values.insert(digest, payload.into_owned());
-            }
+            Record::Value { digest, slice, payload } => match kept::tag(&payload) {
+                Some(tag) => self.kept.entry((digest, slice, tag)).or_default().add(&payload),
+                None => drop(self.values.insert(digest, payload.into_owned())),
+            },
         }
     }
 

@@ -42,6 +42,8 @@ fn stores_of_every_version_open_and_answer() {
                     fixture.name
                 );
             }
+            let has_values = names.iter().any(|name| name.starts_with("values-"));
+            assert_eq!(has_values, fixture.name == "results", "{}", fixture.name);
             let dir = copy(&kept);
             let found = offline::verify(dir.path()).unwrap();
             assert!(found.problems.is_empty(), "{}: {found:?}", fixture.name);

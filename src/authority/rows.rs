@@ -27,7 +27,7 @@ pub struct Row<'a> {
 /// A row in the state `claimed` whose lease is over counts as absent for `Look`, `Observe` and `Claim`.
 /// Times are kept to a millisecond or better; where they are rounded, a row lives longer, not shorter.
 ///
-/// Values are opaque bytes, mostly empty, at most 64 KiB. They stay with the row.
+/// Values are opaque bytes, mostly empty, at most 64 KiB and 256 bytes. They stay with the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RowOp<'a> {

@@ -21,7 +21,11 @@ pub enum Claim {
     },
     /// Committed within the window.
     #[non_exhaustive]
-    Duplicate {},
+    Duplicate {
+        /// What [`ClaimGuard::commit_with`] or [`ClaimGuard::keep`] kept. `None` also where that is
+        /// damaged: [`crate::Scope::result`] tells.
+        result: Option<Vec<u8>>,
+    },
     /// Event time only: older than the window; nothing is known and nothing was claimed.
     TooOld,
 }
@@ -34,7 +38,11 @@ pub enum Outcome<T> {
     Done(T),
     /// The work had been done before; the handler was not called.
     #[non_exhaustive]
-    Duplicate {},
+    Duplicate {
+        /// What [`ClaimGuard::keep`] kept. `None` also where that is damaged: [`crate::Scope::result`]
+        /// tells.
+        result: Option<Vec<u8>>,
+    },
     /// Another owner works on it; the handler was not called.
     #[non_exhaustive]
     InFlight {

@@ -7,6 +7,7 @@ use super::{Engine, Held};
 use crate::config::OnOutage;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::format::kept::Kept;
 use crate::shard::control::{ClaimAnswer, ClaimRequest};
 use crate::shard::together::Terms;
 use crate::shard::{Call, Shard, Target};
@@ -17,8 +18,11 @@ use crate::time::Timestamp;
 /// The answer to a claim, before there is a guard.
 pub(crate) enum Attempt {
     Granted(Grant),
-    InFlight { lease_left: Duration },
-    Duplicate,
+    InFlight {
+        lease_left: Duration,
+    },
+    /// With what is kept with the key.
+    Duplicate(Option<Box<Kept>>),
     TooOld,
 }
 
@@ -103,7 +107,7 @@ fn attempt(answer: ClaimAnswer, digest: Digest, token: u64) -> Attempt {
     match answer {
         ClaimAnswer::Granted => Attempt::Granted(Grant::local(digest, token)),
         ClaimAnswer::InFlight(lease_left) => Attempt::InFlight { lease_left },
-        ClaimAnswer::Duplicate => Attempt::Duplicate,
+        ClaimAnswer::Duplicate => Attempt::Duplicate(None),
     }
 }
 
@@ -163,6 +167,9 @@ impl Engine {
             token = self.claims.token();
             token
         })?;
+        if matches!(answer, ClaimAnswer::Duplicate) && self.keeps() {
+            return Ok(Attempt::Duplicate(self.kept_of(shard, request.digest)));
+        }
         Ok(attempt(answer, request.digest, token))
     }
 
@@ -213,11 +220,20 @@ impl Engine {
         let mut call = self.begin()?;
         let next_token = self.claims.tokens(digests.len());
         let mut terms = Terms::new(now_ns, lease_ns, next_token);
+        let mut duplicates = Vec::new();
         let result = self.for_each_visit(digests, |shard, keys| {
-            shard.claim_together(&self.tools, &mut call, &mut terms, keys, |at, given, token| {
-                let digest = keys.digest(at);
-                answer(at, attempt(given, digest, token));
-            })
+            let tools = &self.tools;
+            let claimed =
+                shard.claim_together(tools, &mut call, &mut terms, keys, |at, given, token| {
+                    match given {
+                        ClaimAnswer::Duplicate if self.keeps() => duplicates.push(at),
+                        given => answer(at, attempt(given, keys.digest(at), token)),
+                    }
+                });
+            for at in duplicates.drain(..) {
+                answer(at, Attempt::Duplicate(self.kept_of(shard, keys.digest(at))));
+            }
+            claimed
         });
         result.and(self.finish(call))
     }
@@ -236,6 +252,16 @@ impl Engine {
         let Held { digest, token, .. } = held;
         let now_ns = self.time.now();
         self.with_shard(digest, |shard, call| shard.renew(&self.tools, call, digest, token, now_ns))
+    }
+
+    /// Has the commit of a claim keep a result.
+    pub(crate) fn keep(&self, held: Held, result: &[u8]) -> Result<()> {
+        self.tick()?;
+        self.read_shard(held.digest, |shard, _| {
+            let claim = shard.owned(held.digest, held.token)?;
+            claim.kept.get_or_insert_default().result = Some(result.to_vec());
+            Ok(())
+        })
     }
 
     pub(crate) fn commit(&self, held: Held) -> Result<()> {
@@ -287,7 +313,8 @@ impl Engine {
         }
         if let Ok(Some(shared)) = admitted {
             let claims: Vec<Held> = (0..len).map(claim_of).collect();
-            for (at, committed) in self.commit_shared(shared, &claims).into_iter().enumerate() {
+            let committed = self.commit_shared(shared, &claims);
+            for (at, committed) in committed.into_iter().enumerate() {
                 committed.unwrap_or_else(|error| failed(at, error));
             }
             return;

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use super::Engine;
-use crate::catalog::Catalog;
+use super::values::values_entry;
+use crate::catalog::{Catalog, Slice};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::exact::run::{Run, RunWriter};
 use crate::exact::sort;
+use crate::exact::values::Values;
 use crate::format::chunk;
 use crate::format::manifest::RunEntry;
 use crate::format::names::{self, Kind};
@@ -197,8 +199,9 @@ impl Engine {
         let frozen = self.freeze_all(&full)?;
         // Nothing is sealed before it is decided: a mark whose sync fails is undone in the journal.
         self.sync_log()?;
-        let runs = self.write_runs(&frozen)?;
-        self.publish_sealed(&runs, &full)?;
+        let values = self.write_values(&frozen)?;
+        let runs = self.write_runs(&frozen).inspect_err(|_| self.remove_values(&values))?;
+        self.publish_sealed(&runs, &values, &full)?;
         self.tools.journal.sealed(&full);
         self.drop_frozen(&full, frozen);
         events::sealed(&self.path(), full.len());
@@ -309,7 +312,12 @@ impl Engine {
     }
 
     /// Names the runs in the manifest instead of the segments, then shows them to the shards.
-    fn publish_sealed(&self, runs: &[Arc<Run>], sealed: &[u64]) -> Result<()> {
+    fn publish_sealed(
+        &self,
+        runs: &[Arc<Run>],
+        values: &[Arc<Values>],
+        sealed: &[u64],
+    ) -> Result<()> {
         let mut unsealed = self.tools.journal.unsealed();
         unsealed.retain(|id| !sealed.contains(id));
         let logs = self.tools.log.droppable(&unsealed);
@@ -327,14 +335,13 @@ impl Engine {
             if let Some(owner) = manifest.owner.as_mut().filter(|_| unsent) {
                 owner.unsent.extend(runs.iter().map(|run| run.file));
             }
+            manifest.values.extend(values.iter().map(|values| values_entry(values)));
             manifest.logs.retain(|log| !logs.contains(&log.file));
             manifest.covered_ns = manifest.covered_ns.max(covered_ns);
             manifest.anchor = self.time.anchor(0);
         })?;
         self.tools.log.dropped(&logs);
-        self.change_runs(|slice, of_slice| {
-            of_slice.extend(runs.iter().filter(|run| run.slice == slice).cloned());
-        });
+        self.change_slices(|slice| slice.extend(runs, values));
         Ok(())
     }
 
@@ -392,14 +399,10 @@ impl Engine {
     }
 
     /// Publishes a catalog with other sealed parts.
-    pub(super) fn change_runs(&self, change: impl Fn(u64, &mut Vec<Arc<Run>>)) {
+    pub(super) fn change_slices(&self, change: impl Fn(&mut Slice)) {
         let mut window = self.window.write();
         let now_ns = self.catalog_now(&window);
-        self.publish(&mut window, now_ns, |catalog| {
-            for slice in &mut catalog.slices {
-                change(slice.sequence, &mut slice.runs);
-            }
-        });
+        self.publish(&mut window, now_ns, |catalog| catalog.slices.iter_mut().for_each(change));
     }
 
     /// A time inside the newest catalog: changing sealed parts does not rotate. In event time the
@@ -446,8 +449,10 @@ impl Engine {
             expired.map(|run| run.file).collect::<Vec<_>>()
         });
         expired.iter().for_each(|file| self.remove_file(Kind::Run, *file));
+        self.remove_expired_values(&catalog);
         self.ledger.update(|manifest| {
             manifest.runs.retain(|run| catalog.is_live(run.slice));
+            manifest.values.retain(|values| catalog.is_live(values.slice));
             manifest.refreshed.retain(|refreshed| catalog.is_live(refreshed.slice));
             if let Some(owner) = &mut manifest.owner {
                 owner.unsent.retain(|file| !expired.contains(file));

@@ -12,7 +12,7 @@ use crate::format::names::Kind;
 use crate::plan::MERGE_AT;
 
 /// Sealed parts of a slice that is over, from which on they are merged into one.
-const MERGE_CLOSED_AT: usize = 4;
+pub(super) const MERGE_CLOSED_AT: usize = 4;
 
 impl Engine {
     /// Merges sealed parts until no slice has too many.
@@ -32,7 +32,7 @@ impl Engine {
             };
             self.publish_merged(&merged, &runs)?;
         }
-        Ok(())
+        self.merge_values_due()
     }
 
     fn publish_merged(&self, merged: &Arc<Run>, runs: &[Arc<Run>]) -> Result<()> {
@@ -47,10 +47,10 @@ impl Engine {
                 manifest.runs.push(entry(merged));
             }
         })?;
-        self.change_runs(|slice, of_slice| {
-            of_slice.retain(|run| !was_merged(run.file));
-            if slice == merged.slice && !expired {
-                of_slice.push(Arc::clone(merged));
+        self.change_slices(|slice| {
+            slice.runs.retain(|run| !was_merged(run.file));
+            if slice.sequence == merged.slice && !expired {
+                slice.runs.push(Arc::clone(merged));
             }
         });
         runs.iter().for_each(|run| self.remove_file(Kind::Run, run.file));

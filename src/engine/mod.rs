@@ -6,6 +6,7 @@ mod close;
 mod event;
 mod exclusive;
 mod group;
+mod kept;
 mod logging;
 mod maintain;
 mod merging;
@@ -17,6 +18,7 @@ mod recover;
 mod report;
 mod shared;
 mod time;
+mod values;
 mod watching;
 mod written_back;
 
@@ -198,8 +200,11 @@ impl Engine {
     /// Replaces the catalog: sealed parts as they were, changed by `change`.
     fn publish(&self, window: &mut Window, now_ns: i64, change: impl FnOnce(&mut Catalog)) {
         let old = Arc::clone(&window.catalog);
-        let runs_of = |sequence| old.slice(sequence).map_or_else(Vec::new, |s| s.runs.clone());
-        let mut catalog = window.timeline.catalog(old.version + 1, now_ns, runs_of);
+        let mut catalog = window.timeline.catalog(old.version + 1, now_ns, |slice| {
+            if let Some(before) = old.slice(slice.sequence) {
+                (slice.runs, slice.values) = (before.runs.clone(), before.values.clone());
+            }
+        });
         self.tools.quota.expire(catalog.slices[0].sequence);
         change(&mut catalog);
         let (version, valid_until_ns) = (catalog.version, catalog.valid_until_ns);

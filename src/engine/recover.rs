@@ -2,13 +2,16 @@
 //! and tombstones are carried over, then the old segments go. A crash in between starts again from
 //! the old segments; what was written twice is the same.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering::Release;
 
 use super::Engine;
 use super::open::{Source, open_if_there};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::format::StoreId;
 use crate::format::chunk::{self, ChunkKind};
+use crate::format::kept::Gathered;
 use crate::format::log::Entry;
 use crate::format::names::{self, Kind};
 use crate::format::record;
@@ -55,8 +58,11 @@ pub(super) fn replay(engine: &Engine, source: Source, sent: bool) -> Result<()> 
         }
         Source::Nothing(_) => {}
     }
+    let kept = std::mem::take(&mut control.kept);
     restore_control(engine, control)?;
     settle_claims(engine, &mut batch.call)?;
+    // After tombstones that have expired are gone.
+    restore_kept(engine, kept, &mut batch.call)?;
     batch.end()?;
     engine.sync_log()?;
     let level = engine.tools.log.level();
@@ -212,8 +218,24 @@ fn restore_control(engine: &Engine, control: Replay) -> Result<()> {
             orphaned: true,
             note: claim.note.into(),
             remote: Remote::default(),
+            kept: None,
         };
         engine.enter(engine.shard_of(digest))?.put_claim(&engine.tools, digest, state);
+    }
+    Ok(())
+}
+
+/// Puts back what is kept with marks that are there.
+fn restore_kept(
+    engine: &Engine,
+    kept: HashMap<(Digest, u64, u8), Gathered>,
+    call: &mut Call,
+) -> Result<()> {
+    for ((digest, slice, tag), gathered) in kept {
+        if let Some(bytes) = gathered.whole() {
+            let mut shard = engine.enter(engine.shard_of(digest))?;
+            shard.restore_kept(&engine.tools, call, digest, (slice, tag), &bytes)?;
+        }
     }
     Ok(())
 }
@@ -302,7 +324,7 @@ mod tests {
         let live = |digest| engine.contains(digest, OnOutage::Fail).unwrap();
         assert!(live(cut_short) && !live(in_flight));
         let claimed = engine.claim(cut_short, None, None, b"", OnOutage::Fail).unwrap();
-        assert!(matches!(claimed, Attempt::Duplicate), "the claim of a live key was kept");
+        assert!(matches!(claimed, Attempt::Duplicate(_)), "the claim of a live key was kept");
         let claimed = engine.claim(in_flight, None, None, b"", OnOutage::Fail).unwrap();
         assert!(matches!(claimed, Attempt::Granted(_)));
         assert_eq!(engine.stats().recovery.replayed_claims, 1);

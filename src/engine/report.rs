@@ -64,6 +64,8 @@ impl Engine {
         stats.keys_live = counted.max(0).unsigned_abs();
         let runs = catalog.slices.iter().flat_map(|slice| &slice.runs);
         stats.memory_bytes += runs.map(|run| run.index_bytes()).sum::<u64>();
+        let values = catalog.slices.iter().flat_map(|slice| &slice.values);
+        stats.memory_bytes += values.map(|values| values.memory_bytes()).sum::<u64>();
         let open = self.tools.journal.open_segments();
         stats.memory_bytes += open.iter().map(|s| s.memory_bytes()).sum::<u64>();
         stats.memory_bytes += self.tools.log.memory_bytes();

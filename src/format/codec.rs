@@ -99,6 +99,13 @@ impl<'a> Reader<'a> {
         (0..count).map(|_| item(self)).collect()
     }
 
+    /// Takes `mark` away, if that comes next.
+    pub(crate) fn takes(&mut self, mark: &[u8]) -> bool {
+        let rest = self.0.strip_prefix(mark);
+        self.0 = rest.unwrap_or(self.0);
+        rest.is_some()
+    }
+
     pub(crate) fn is_at_end(&self) -> bool {
         self.0.is_empty()
     }

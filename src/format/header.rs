@@ -82,6 +82,7 @@ pub(crate) enum FileKind {
     Run = 2,
     Filter = 3,
     Log = 4,
+    Values = 5,
 }
 
 /// Identity and geometry of a numbered file: one page, written once. The meaning of `fields` is the

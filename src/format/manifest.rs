@@ -5,6 +5,8 @@ use super::clock::Anchor;
 use super::codec::{Reader, Reason, Writer};
 
 const MAGIC: &[u8; 8] = b"ONCEMANI";
+/// Stands before the list of values files, which is not there if there are none. No text is so long.
+const VALUES: u32 = u32::MAX;
 
 /// The settings of the last open that another open may take over.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +40,15 @@ pub(crate) struct RunEntry {
     pub(crate) file: u64,
     pub(crate) slice: u64,
     pub(crate) keys: u64,
+}
+
+/// A file of what is kept with the marks of one slice. Those of a slice stand in the order of their age:
+/// a later one overrides those before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ValuesEntry {
+    pub(crate) file: u64,
+    pub(crate) slice: u64,
+    pub(crate) entries: u64,
 }
 
 /// Keys of a slice that a newer slice holds too, because they were refreshed: they count there.
@@ -127,6 +138,7 @@ pub(crate) struct Manifest {
     pub(crate) closed_ns: i64,
     /// What went wrong at the last close, empty if nothing.
     pub(crate) close_error: String,
+    pub(crate) values: Vec<ValuesEntry>,
     /// The space of an authority that the store shares, empty if none: what it holds is a part of that.
     pub(crate) space: String,
     /// The store is the only writer of its space; `None` for one that shares it.
@@ -181,6 +193,14 @@ impl Manifest {
         w.i64(self.covered_ns);
         w.u64(self.level);
         put_anchor(&mut w, &self.anchor);
+        if !self.values.is_empty() {
+            w.u32(VALUES);
+            put_list(&mut w, &self.values, |w, values| {
+                w.u64(values.file);
+                w.u64(values.slice);
+                w.u64(values.entries);
+            });
+        }
         if !self.space.is_empty() {
             put_text(&mut w, &self.space);
         }
@@ -233,12 +253,17 @@ impl Manifest {
             covered_ns: r.i64()?,
             level: r.u64()?,
             anchor: anchor(&mut r)?,
+            values: if r.takes(&VALUES.to_le_bytes()) { r.list(24, values)? } else { Vec::new() },
             space: if r.is_at_end() { String::new() } else { text(&mut r)? },
             owner: if r.is_at_end() { None } else { Some(owner(&mut r)?) },
         };
         r.finish()?;
         Ok(manifest)
     }
+}
+
+fn values(r: &mut Reader<'_>) -> Result<ValuesEntry, Reason> {
+    Ok(ValuesEntry { file: r.u64()?, slice: r.u64()?, entries: r.u64()? })
 }
 
 fn put_list<T>(w: &mut Writer, items: &[T], put: impl Fn(&mut Writer, &T)) {
@@ -371,6 +396,7 @@ pub(crate) mod tests {
             stamp: 13,
             closed_ns: i64::MIN,
             close_error: "disk".into(),
+            values: Vec::new(),
             space: String::new(),
             owner: None,
         }
@@ -390,6 +416,15 @@ pub(crate) mod tests {
         };
         let owned = Manifest { owner: Some(owner), ..shared };
         assert_eq!(Manifest::decode(&owned.encode(13), [1; 16]), Ok(owned));
+    }
+
+    #[test]
+    fn a_manifest_may_name_values() {
+        let values = vec![ValuesEntry { file: 3, slice: 7, entries: 2 }];
+        let named = Manifest { values, ..sample() };
+        assert_eq!(Manifest::decode(&named.encode(13), [1; 16]), Ok(named.clone()));
+        let shared = Manifest { space: "orders".into(), ..named };
+        assert_eq!(Manifest::decode(&shared.encode(13), [1; 16]), Ok(shared));
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub(crate) mod chunk;
 pub(crate) mod clock;
 pub(crate) mod codec;
 pub(crate) mod header;
+pub(crate) mod kept;
 pub(crate) mod log;
 pub(crate) mod manifest;
 pub(crate) mod names;

@@ -18,13 +18,15 @@ pub(crate) enum Kind {
     Run,
     Filter,
     Log,
+    Values,
 }
 
-const KINDS: [(Kind, &str); 4] = [
+const KINDS: [(Kind, &str); 5] = [
     (Kind::Journal, "journal-"),
     (Kind::Run, "run-"),
     (Kind::Filter, "filter-"),
     (Kind::Log, "log-"),
+    (Kind::Values, "values-"),
 ];
 
 pub(crate) fn numbered(kind: Kind, id: u64) -> String {
@@ -57,7 +59,7 @@ mod tests {
 
     #[test]
     fn names_are_parsed_as_they_are_built_and_no_others() {
-        for kind in [Kind::Journal, Kind::Run, Kind::Filter, Kind::Log] {
+        for kind in [Kind::Journal, Kind::Run, Kind::Filter, Kind::Log, Kind::Values] {
             assert_eq!(parse(&numbered(kind, 0xfeed)), Some((kind, 0xfeed)));
         }
         for foreign in

@@ -6,8 +6,8 @@
 use std::borrow::Cow;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use super::PAGE;
 use super::chunk::Chunk;
+use super::{PAGE, kept};
 use crate::digest::Digest;
 
 /// Words of a chunk that records may use; the first two are the chunk's header.
@@ -86,9 +86,13 @@ impl Record<'_> {
         Layout { kind, fixed, fixed_words, digests: listed, payload }
     }
 
-    /// Whether losing the record could bring a forgotten key back.
+    /// Whether losing the record could bring a forgotten key back, or what was kept with it.
     pub(crate) fn is_of_tombstone(&self) -> bool {
-        matches!(self, Record::Tombstone { .. } | Record::Revived { .. })
+        match self {
+            Record::Tombstone { .. } | Record::Revived { .. } => true,
+            Record::Value { payload, .. } => kept::is_end(payload),
+            _ => false,
+        }
     }
 
     /// Appends to a list of words, as in a chunk.
@@ -160,6 +164,11 @@ pub(crate) struct Cursor(usize);
 impl Cursor {
     pub(crate) fn start() -> Self {
         Cursor(FIRST_WORD)
+    }
+
+    /// Whether any record with a payload of so many bytes fits.
+    pub(crate) fn has_room(&self, payload: usize) -> bool {
+        self.0 + MOST_FIXED_WORDS + payload.div_ceil(8) <= CHUNK_WORDS
     }
 
     /// Words of the chunk before it.

@@ -313,7 +313,7 @@ impl Worker {
             .iter()
             .map(|(at, step)| {
                 let (ask, step) = (&open[*at], &open[*at].steps[*step]);
-                Row { space: &ask.space.terms.space, digest: step.digest, op: step.op }
+                Row { space: &ask.space.terms.space, digest: step.digest, op: step.op() }
             })
             .collect();
         match self.ask_twice(&open, &rows) {

@@ -14,10 +14,31 @@ use super::space::Space;
 use crate::authority::{Digest, Opened, RowAnswer, RowOp};
 
 /// One step of one digest's row.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Step {
     pub(crate) digest: Digest,
-    pub(crate) op: RowOp<'static>,
+    op: RowOp<'static>,
+    /// The value that goes with it; that of `op` has to outlive the caller.
+    value: Option<Arc<[u8]>>,
+}
+
+impl Step {
+    pub(crate) fn new(digest: Digest, op: RowOp<'static>) -> Self {
+        Step { digest, op, value: None }
+    }
+
+    pub(crate) fn with_value(self, value: Option<Arc<[u8]>>) -> Self {
+        Step { value, ..self }
+    }
+
+    pub(crate) fn op(&self) -> RowOp<'_> {
+        let Some(value) = self.value.as_deref() else { return self.op };
+        match self.op {
+            RowOp::Observe { token, keep, .. } => RowOp::Observe { token, keep, value },
+            RowOp::Commit { token, keep, .. } => RowOp::Commit { token, keep, value },
+            op => op,
+        }
+    }
 }
 
 /// An answer to each step of a request.

@@ -147,6 +147,7 @@ impl View {
                 Some((Kind::Run, _)) => "sealed part",
                 Some((Kind::Filter, _)) => "filter",
                 Some((Kind::Log, _)) => "log",
+                Some((Kind::Values, _)) => "kept with sealed keys",
                 None => match &*name {
                     names::LOCK => "lock",
                     names::STORE => "header",

@@ -5,6 +5,7 @@ mod explain;
 mod filters;
 mod inspect;
 mod repair;
+mod values;
 mod verify;
 
 use std::path::Path;
@@ -219,6 +220,11 @@ impl View {
         for entry in &self.manifest.runs {
             if let Some(slice) = slices.iter_mut().find(|s| s.sequence == entry.slice) {
                 slice.runs.push(Arc::new(self.open_run(entry.file)?));
+            }
+        }
+        for entry in &self.manifest.values {
+            if let Some(slice) = slices.iter_mut().find(|s| s.sequence == entry.slice) {
+                slice.values.push(Arc::new(self.open_values(entry.file)?));
             }
         }
         Ok(slices)

@@ -1,5 +1,7 @@
 //! `repair`: what is damaged is set aside, what is not is kept, and what may be lost is noted.
 
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -25,6 +27,8 @@ pub struct Repair {
     pub set_aside: Vec<String>,
     /// Keys of damaged sealed files that were copied to new ones.
     pub keys_kept: u64,
+    /// Results and fingerprints that were damaged, or could not be relied on; their keys stay.
+    pub values_lost: u64,
     /// What opening the repaired store found; `damage` says what may be lost.
     pub recovery: RecoveryReport,
     /// What is still wrong.
@@ -65,6 +69,7 @@ impl View {
         let slices = self.live(now_ns);
         let mut manifest = self.manifest.clone();
         let mut damaged = Vec::new();
+        let mut lost_slices = BTreeSet::new();
         for entry in &mut manifest.runs {
             // What has expired is removed by the next open, and what cannot be opened set aside.
             let slice = slices.iter().find(|slice| slice.sequence == entry.slice);
@@ -74,6 +79,7 @@ impl View {
                 continue;
             }
             damaged.push(names::numbered(Kind::Run, entry.file));
+            lost_slices.insert(entry.slice);
             let lost = entry.keys.max(run.keys).saturating_sub(keys);
             manifest.holes.push(hole(slice, now_ns, lost));
             if keys > 0 {
@@ -85,6 +91,8 @@ impl View {
             repair.keys_kept += keys;
         }
         manifest.runs.retain(|entry| entry.keys > 0);
+        let trusted = (&slices[..], &lost_slices);
+        self.mend_values(&mut manifest, trusted, repair, &mut damaged)?;
         let is_sound = |file| !names(&repair.found, &names::numbered(Kind::Filter, file));
         manifest.filters.retain(|filter| is_sound(filter.file));
         if manifest == self.manifest {
@@ -98,7 +106,10 @@ impl View {
         self.storage.replace(names::MANIFEST, &content)?;
         self.manifest = manifest;
         for name in damaged {
-            self.storage.set_aside(&name)?;
+            match self.storage.set_aside(&name) {
+                Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => continue,
+                moved => moved?,
+            }
             repair.set_aside.push(name);
         }
         self.storage.sync_names()
@@ -109,7 +120,7 @@ impl View {
         let clock = self.storage.open(names::CLOCK, false).ok();
         let anchor = clock.and_then(|region| Anchor::load(region.cells()));
         match self.storage.set_aside(names::CLOCK) {
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
                 return Ok(());
             }
             moved => moved?,

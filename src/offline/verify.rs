@@ -58,6 +58,10 @@ impl View {
             let checked = self.verify_run(entry.file, entry.slice, entry.keys, &mut found);
             self.note(&mut found, checked)?;
         }
+        for entry in &self.manifest.values {
+            let checked = self.verify_values(entry, &mut found);
+            self.note(&mut found, checked)?;
+        }
         for id in &self.manifest.journals {
             let checked = self.verify_journal(*id, &mut found);
             self.note(&mut found, checked)?;
@@ -103,6 +107,7 @@ impl View {
             Some((Kind::Journal, id)) => manifest.journals.contains(&id),
             Some((Kind::Run, id)) => manifest.runs.iter().any(|run| run.file == id),
             Some((Kind::Log, id)) => manifest.logs.iter().any(|log| log.file == id),
+            Some((Kind::Values, id)) => manifest.values.iter().any(|v| v.file == id),
             Some((Kind::Filter, id)) => manifest.filters.iter().any(|f| f.file == id),
             None => !name.ends_with(".tmp"),
         }
@@ -196,6 +201,7 @@ fn fault(manifest: &Manifest) -> Option<String> {
     files.extend(&manifest.journals);
     files.extend(manifest.runs.iter().map(|run| run.file));
     files.extend(manifest.logs.iter().map(|log| log.file));
+    files.extend(manifest.values.iter().map(|values| values.file));
     files.sort_unstable();
     if let Some(twice) = files.windows(2).find(|two| two[0] == two[1]) {
         return Some(format!("it names file {} twice", twice[0]));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::kept::KeptHere;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::exact::index::Index;
@@ -35,6 +36,8 @@ pub(crate) struct Active {
     index: Index,
     /// Records that were taken out again.
     withdrawn: AtomicU64,
+    /// What is kept with marks; most stores keep nothing.
+    kept: Option<Box<KeptHere>>,
 }
 
 #[repr(C)]
@@ -64,6 +67,7 @@ impl Active {
             index,
             columns: 0,
             withdrawn: AtomicU64::new(0),
+            kept: None,
         }
     }
 
@@ -230,6 +234,11 @@ impl Active {
         true
     }
 
+    /// Whether a control record with such a payload fits without another chunk.
+    pub(super) fn has_control_room(&self, payload: usize) -> bool {
+        self.control.is_some_and(|(_, cursor)| cursor.has_room(payload))
+    }
+
     pub(crate) fn add_control_chunk(&mut self, taken: u32) {
         let chunk = self.segment.chunk(taken);
         chunk::publish(chunk, ChunkKind::Control(0), self.segment.id, taken as usize);
@@ -272,7 +281,16 @@ impl Active {
     }
 
     pub(crate) fn memory_bytes(&self) -> u64 {
-        self.index.memory_bytes() + (self.chunks.capacity() * 16) as u64
+        let kept = self.kept.as_ref().map_or(0, |kept| kept.memory_bytes());
+        self.index.memory_bytes() + (self.chunks.capacity() * 16) as u64 + kept
+    }
+
+    pub(crate) fn kept(&self) -> Option<&KeptHere> {
+        self.kept.as_deref()
+    }
+
+    pub(super) fn keep(&mut self) -> &mut KeptHere {
+        self.kept.get_or_insert_default()
     }
 
     pub(crate) fn into_index(mut self) -> Index {

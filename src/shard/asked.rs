@@ -4,6 +4,7 @@
 //! was asked and never answered stays here with its token, so that the next call gets that answer.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::{Call, Shard, Target, Tools};
 use crate::authority::Token;
@@ -207,12 +208,12 @@ impl Shard {
         Ok(())
     }
 
-    /// Keeps that the authority holds the digest since an instant of `target`.
+    /// Keeps that the authority holds the digest since an instant of `target`, and what it has kept.
     pub(crate) fn learn(
         &mut self,
         tools: &Tools,
         call: &mut Call,
-        digest: Digest,
+        (digest, kept): (Digest, Option<&Arc<[u8]>>),
         target: Target,
     ) -> Result<()> {
         self.end_lapsed(tools, call, digest)?;
@@ -224,9 +225,15 @@ impl Shard {
         if self.find(digest, mask)?.is_some() {
             return Ok(());
         }
-        self.make_known(tools, call, digest, target, None)?;
-        self.count(target.slice, 1);
-        Ok(())
+        let mark = |shard: &mut Shard, call: &mut Call| {
+            shard.make_known(tools, call, digest, target, None)?;
+            shard.count(target.slice, 1);
+            Ok(())
+        };
+        match kept {
+            None => mark(self, call),
+            Some(kept) => self.keep_and_mark(tools, call, digest, target.slice, kept, mark),
+        }
     }
 
     /// The digest was forgotten, by whatever process: what is known of it here does not count. A claim

@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::hash_map::Entry;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::pending::Mark;
 use super::{Call, Shard, Target, Tools};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::format::kept::Kept;
 use crate::format::record::Record;
 use crate::log::Level;
 use crate::replay::Tombstone;
@@ -24,6 +26,8 @@ pub(crate) struct ClaimState {
     pub(crate) orphaned: bool,
     pub(crate) note: Box<[u8]>,
     pub(crate) remote: Remote,
+    /// What its commit keeps. It is not journaled before that.
+    pub(crate) kept: Option<Box<Kept>>,
 }
 
 /// What the authority has to do with a claim. It is not journaled: claims found at open belong to dead
@@ -227,6 +231,7 @@ impl Shard {
             orphaned: false,
             note: request.note.into(),
             remote: Remote::default(),
+            kept: None,
         };
         self.journal_claim(tools, call, request.digest, &state)?;
         self.put_claim(tools, request.digest, state);
@@ -284,7 +289,7 @@ impl Shard {
         Ok(())
     }
 
-    fn owned(&mut self, digest: Digest, token: u64) -> Result<&mut ClaimState> {
+    pub(crate) fn owned(&mut self, digest: Digest, token: u64) -> Result<&mut ClaimState> {
         match self.claims.get_mut(&digest) {
             Some(claim) if claim.token == token => Ok(claim),
             _ => Err(Error::LeaseLost { token }),
@@ -325,7 +330,29 @@ impl Shard {
         target: Option<Target>,
     ) -> Result<()> {
         let claim = self.take_out_owned(digest, token)?;
-        let committed = Record::Commit { token };
+        match target {
+            Some(target) if claim.kept.is_some() => {
+                let commit =
+                    |shard: &mut Shard, tools: &Tools, call: &mut Call, digest, claim, at| {
+                        shard.commit_taken(tools, call, digest, claim, Some(at))
+                    };
+                self.keep_and_end(tools, call, digest, claim, target, commit)
+            }
+            target => self.commit_taken(tools, call, digest, claim, target),
+        }
+    }
+
+    /// [`Shard::commit`] of a claim that was taken out of the table.
+    #[inline(always)]
+    fn commit_taken(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        digest: Digest,
+        claim: ClaimState,
+        target: Option<Target>,
+    ) -> Result<()> {
+        let committed = Record::Commit { token: claim.token };
         let done = match target {
             Some(target) => self.record(tools, call, digest, target).map(|()| {
                 // The key is live from here on; should this fail, recovery comes to the same result.
@@ -369,6 +396,9 @@ impl Shard {
         }
         let dead = self.tombstones.get(&digest).map_or(0, |tombstone| tombstone.newest);
         let newest = live.map_or(0, |slice| slice.max(dead));
+        if live.is_some() && tools.has_kept.load(Relaxed) {
+            self.forget_kept(tools, call, digest)?;
+        }
         let record = Record::Tombstone { digest, slice: newest };
         self.journal_control(tools, call, &record)?;
         self.drop_claim(tools, digest);

@@ -8,6 +8,7 @@ pub(crate) mod active;
 pub(crate) mod asked;
 pub(crate) mod control;
 pub(crate) mod held;
+pub(crate) mod kept;
 mod lookup;
 mod pending;
 mod refresh;
@@ -28,11 +29,11 @@ use crate::digest::{Digest, DigestMap};
 use crate::error::{Error, Result};
 use crate::exact::index::Index;
 use crate::filter::{Filter, Place};
-use crate::journal::{Journal, Reservation};
+use crate::journal::{Journal, Reservation, Segment};
 use crate::log::Log;
 use crate::quota::Quota;
 use crate::replay::Tombstone;
-use crate::sync::{AtomicUsize, Mutex};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex};
 use crate::verdict::Verdict;
 
 /// What a shard works with; shared by all shards of a store.
@@ -46,6 +47,8 @@ pub(crate) struct Tools {
     /// Records of a shard in one segment, about.
     pub(crate) index_records: AtomicUsize,
     pub(crate) claims_held: ClaimsHeld,
+    /// Something is kept with a mark, or was.
+    pub(crate) has_kept: AtomicBool,
     /// Emptied indexes, ready to be used again.
     pub(crate) indexes: Mutex<Vec<Index>>,
 }
@@ -419,12 +422,16 @@ impl Shard {
         };
         let (segment, chunk) = taker.take()?;
         call.began_segment |= taker.began_segment;
+        put_to_use(self.turn_to(tools, segment), chunk);
+        Ok(())
+    }
+
+    /// The set of unsealed records of `segment`, which is the one in use.
+    fn turn_to(&mut self, tools: &Tools, segment: Arc<Segment>) -> &mut Active {
         if self.active.as_ref().is_some_and(|active| active.segment.id != segment.id) {
             self.freeze();
         }
-        let active = self.active.get_or_insert_with(|| Active::new(segment, tools.index()));
-        put_to_use(active, chunk);
-        Ok(())
+        self.active.get_or_insert_with(|| Active::new(segment, tools.index()))
     }
 
     /// Ends the set of unsealed records; the next append begins another one.

@@ -1,6 +1,8 @@
 //! What was marked and is not on the disk yet: whoever is told of it waits, and it is undone when
 //! the sync fails.
 
+use std::sync::Arc;
+
 use super::control::ClaimState;
 use super::{Call, Shard, Tools};
 use crate::digest::Digest;
@@ -22,6 +24,8 @@ pub(crate) enum Mark {
     Refreshed(u64, u64),
     /// Forgotten: the slice in which it was live, and the tombstone that it had before.
     Forgotten(u64, Option<Tombstone>),
+    /// What was kept in this slice, under this tag, is not any more: its key is forgotten.
+    Dropped(u64, u8, Arc<[u8]>),
     /// Claimed with this token.
     Claimed(u64),
     /// This claim was ended by a commit. Apart, so that marks without claims stay small.
@@ -45,7 +49,7 @@ impl Shard {
 
     #[inline(never)]
     fn note_logged(&mut self, log: &Log, call: &mut Call, digest: Digest, mark: Mark) {
-        if log.level() != Level::Sync && !matches!(mark, Mark::Forgotten(..)) {
+        if log.level() != Level::Sync && !matches!(mark, Mark::Forgotten(..) | Mark::Dropped(..)) {
             return;
         }
         call.must_sync = true;
@@ -87,6 +91,7 @@ impl Shard {
     fn undo(&mut self, tools: &Tools, digest: Digest, mark: Mark) {
         match mark {
             Mark::Recorded(slice, tombstone) => {
+                self.undo_kept(tools, digest, slice);
                 self.take_out(digest, slice);
                 self.count(slice, -1);
                 tools.quota.give_back(1);
@@ -112,6 +117,9 @@ impl Shard {
                 // Room that was given back may be gone; the key is there all the same.
                 tools.quota.give_back(-1);
                 self.counters.forgotten = self.counters.forgotten.saturating_sub(1);
+            }
+            Mark::Dropped(slice, tag, bytes) => {
+                self.undo_forget_kept(tools, digest, (slice, tag), &bytes);
             }
             Mark::Claimed(token) => {
                 let current = self.claims.get(&digest).is_some_and(|claim| claim.token == token);

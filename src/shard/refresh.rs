@@ -1,6 +1,8 @@
 //! Duplicates that are recorded again, and what that does to the number of live keys: a key counts
 //! for the newest slice that holds it.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::{Call, Shard, Target, Tools};
 use crate::digest::Digest;
 use crate::error::Result;
@@ -25,6 +27,9 @@ impl Shard {
         target: Target,
     ) -> Result<()> {
         if tools.refresh_on_duplicate && seen < target.slice {
+            if tools.has_kept.load(Relaxed) {
+                self.refresh_kept(tools, call, digest, seen, target.slice)?;
+            }
             self.journal_new(tools, call, digest, target)?;
             self.publish(digest, target, None);
             self.count(target.slice, 1);

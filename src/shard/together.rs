@@ -77,6 +77,7 @@ impl Shard {
             orphaned: false,
             note: Box::default(),
             remote: Remote::default(),
+            kept: None,
         };
         if let Some(before) = self.claims.insert(digest, state) {
             terms.taken_over.push((digest, before));
@@ -159,6 +160,22 @@ impl Shard {
         target: Target,
     ) -> Result<()> {
         let claim = self.take_out_owned(digest, token)?;
+        if claim.kept.is_some() {
+            return self.keep_and_end(tools, call, digest, claim, target, Shard::end_taken);
+        }
+        self.end_taken(tools, call, digest, claim, target)
+    }
+
+    /// [`Shard::end_claim`] of a claim that was taken out of the table.
+    #[inline(always)]
+    fn end_taken(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        digest: Digest,
+        claim: ClaimState,
+        target: Target,
+    ) -> Result<()> {
         if let Err(error) = self.make_known(tools, call, digest, target, None) {
             self.claims.insert(digest, claim);
             return Err(error);

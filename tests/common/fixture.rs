@@ -18,6 +18,8 @@ const WINDOW: Duration = Duration::from_secs(600);
 /// Spans of the window in which keys come; the first have expired at the end.
 const STEPS: u32 = 8;
 const KEYS_OF_STEP: u32 = 700;
+/// Keys of a step that are committed with results.
+const RESULTS: u32 = 48;
 /// These are forgotten, and every other one of them seen again.
 const FORGOTTEN: u32 = 37;
 
@@ -28,6 +30,8 @@ pub(crate) struct Fixture {
     slices: u32,
     digest: DigestKind,
     refresh: bool,
+    /// Results are kept with keys of the last steps, sealed and not.
+    results: bool,
     /// The process died; else the store was closed.
     pub(crate) killed: bool,
 }
@@ -39,17 +43,20 @@ const PLAIN: Fixture = Fixture {
     slices: 6,
     digest: DigestKind::Xxh3,
     refresh: false,
+    results: false,
     killed: false,
 };
 
-/// One of each level, a crash, the other mode of time with the other digest, and filters of wide rows.
-pub(crate) const ALL: [Fixture; 6] = [
+/// One of each level, a crash, the other mode of time with the other digest, filters of wide rows, and
+/// results.
+pub(crate) const ALL: [Fixture; 7] = [
     PLAIN,
     Fixture { name: "interval", level: Level::Interval, slices: 3, ..PLAIN },
     Fixture { name: "sync", level: Level::Sync, slices: 1, ..PLAIN },
     Fixture { name: "sync-killed", level: Level::Sync, killed: true, ..PLAIN },
     Fixture { name: "event-time", event_time: true, digest: DigestKind::SipHash13, ..PLAIN },
     Fixture { name: "refresh", slices: 24, refresh: true, ..PLAIN },
+    Fixture { name: "results", results: true, ..PLAIN },
 ];
 
 fn key(step: u32, number: u32) -> String {
@@ -67,6 +74,37 @@ fn is_live(step: u32, number: u32) -> Option<bool> {
         0 | 1 => None,
         _ if number.is_multiple_of(FORGOTTEN) => Some(number.is_multiple_of(2 * FORGOTTEN)),
         _ => Some(true),
+    }
+}
+
+fn committed(step: u32, number: u32) -> String {
+    format!("committed-{step}-{number}")
+}
+
+/// What is kept with a key that was committed: the last ones are long, so that those before are sealed.
+/// Those that were forgotten and committed again have none.
+fn result(step: u32, number: u32) -> Option<Vec<u8>> {
+    let len = if number + 16 < RESULTS { number as usize * 3 } else { 64 << 10 };
+    let text = format!("{step}.{number} ");
+    (!number.is_multiple_of(5)).then(|| text.bytes().cycle().take(len).collect())
+}
+
+fn keep_results(store: &Dedup, step: u32) {
+    // Of the last step all are unsealed.
+    let count = if step + 1 < STEPS { RESULTS } else { RESULTS - 16 };
+    let claim = |number| match store.claim(committed(step, number)).unwrap() {
+        Claim::Granted(guard) => guard,
+        other => panic!("{other:?}"),
+    };
+    for number in 0..count {
+        match result(step, number) {
+            Some(result) => claim(number).commit_with(result).unwrap(),
+            None => {
+                claim(number).commit_with("forgotten").unwrap();
+                assert!(store.forget(committed(step, number)).unwrap());
+                claim(number).commit().unwrap();
+            }
+        }
     }
 }
 
@@ -99,6 +137,9 @@ impl Fixture {
         let store = self.builder(&clock).open(dir.path()).unwrap();
         for step in 0..STEPS {
             self.run_step(&store, step);
+            if self.results && step + 2 >= STEPS {
+                keep_results(&store, step);
+            }
             if step + 1 < STEPS {
                 clock.advance(WINDOW / (STEPS - 2));
                 store.settle();
@@ -177,6 +218,14 @@ impl Fixture {
                 let wanted = is_live(step, number);
                 let what = format!("{}: {}", self.name, key(step, number));
                 assert!(wanted.is_none_or(|wanted| wanted == live), "{what} is live: {live}");
+            }
+        }
+        for step in STEPS - 2..STEPS {
+            for number in 0..RESULTS {
+                let there = self.results && (step + 1 < STEPS || number + 16 < RESULTS);
+                let expected = result(step, number).filter(|_| there);
+                let found = store.result(committed(step, number)).unwrap();
+                assert!(found == expected, "{}: result {number} of step {step}", self.name);
             }
         }
         for number in 0..100 {

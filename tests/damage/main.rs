@@ -3,6 +3,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod results;
 mod subject;
 
 use std::fs;

@@ -85,7 +85,7 @@ fn work(store: &Dedup, board: &Board, time: Time, author: Author) {
     for op in 0..OPS {
         let keys = author.keys(op);
         here.start(op, earliest());
-        carry_out(store, here, author.plan(op), op, &keys, &mut held);
+        carry_out(store, here, author, op, &keys, &mut held);
         here.acknowledge(op, latest());
     }
     // Nothing is left to do but to be killed.
@@ -112,7 +112,7 @@ fn work_at(store: &Dedup, board: &Board, newest: &AtomicI64, author: Author) {
         let now = newest.fetch_add(EVENT_STEP_NS, Ordering::Relaxed) + EVENT_STEP_NS;
         let at = (now - author.lateness(op)).max(0);
         here.start(op, at);
-        carry_out_at(store, here, author.plan(op), op, &keys, event(at), &mut held);
+        carry_out_at(store, here, author, op, &keys, event(at), &mut held);
         here.acknowledge(op, at);
     }
     loop {
@@ -123,14 +123,14 @@ fn work_at(store: &Dedup, board: &Board, newest: &AtomicI64, author: Author) {
 fn carry_out_at(
     store: &Dedup,
     here: Worker<'_>,
-    plan: Plan,
+    author: Author,
     op: usize,
     keys: &[String],
     at: Timestamp,
     held: &mut Vec<ClaimGuard>,
 ) {
     let claim = |key: &String| granted(store.claim_at(key, at).unwrap());
-    match plan {
+    match author.plan(op) {
         Plan::Observe => assert_eq!(store.observe_at(&keys[0], at).unwrap(), Verdict::New),
         Plan::Batch(_) => {
             let keys: Vec<_> = keys.iter().map(|key| (key, at)).collect();
@@ -139,24 +139,25 @@ fn carry_out_at(
         }
         Plan::ClaimAndCommit | Plan::ClaimAndCommitBatch(_) => {
             let guards: Vec<_> = keys.iter().map(claim).collect();
+            keep(&guards, author, op);
             here.committing(op);
             assert!(store.commit_batch(guards).iter().all(Result::is_ok));
         }
         Plan::Hold => held.push(claim(&keys[0])),
         Plan::Abandon => claim(&keys[0]).abandon(),
-        Plan::Forget(_) => carry_out(store, here, plan, op, keys, held),
+        Plan::Forget(_) => carry_out(store, here, author, op, keys, held),
     }
 }
 
 fn carry_out(
     store: &Dedup,
     here: Worker<'_>,
-    plan: Plan,
+    author: Author,
     op: usize,
     keys: &[String],
     held: &mut Vec<ClaimGuard>,
 ) {
-    match plan {
+    match author.plan(op) {
         Plan::Observe => assert_eq!(store.observe(&keys[0]).unwrap(), Verdict::New, "{}", keys[0]),
         Plan::Batch(_) => {
             let verdicts = store.observe_batch(keys).unwrap();
@@ -165,11 +166,12 @@ fn carry_out(
         Plan::ClaimAndCommit => {
             let guard = claim(store, &keys[0]);
             here.committing(op);
-            guard.commit().unwrap();
+            guard.commit_with(author.result(op, 0).unwrap()).unwrap();
         }
         Plan::ClaimAndCommitBatch(_) => {
             let claims = store.claim_batch(keys).unwrap();
             let guards: Vec<_> = claims.into_iter().map(granted).collect();
+            keep(&guards, author, op);
             here.committing(op);
             assert!(store.commit_batch(guards).iter().all(Result::is_ok));
         }
@@ -179,6 +181,14 @@ fn carry_out(
             // It may have expired, but never be live afterwards.
             let _ = store.forget(&keys[0]).unwrap();
             assert!(!store.contains(&keys[0]).unwrap(), "{} was forgotten", keys[0]);
+        }
+    }
+}
+
+fn keep(guards: &[ClaimGuard], author: Author, op: usize) {
+    for (part, guard) in guards.iter().enumerate() {
+        if let Some(result) = author.result(op, part) {
+            guard.keep(result).unwrap();
         }
     }
 }

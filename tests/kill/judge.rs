@@ -24,6 +24,8 @@ enum Fate {
 pub(crate) struct Judge {
     time: Time,
     fates: BTreeMap<String, Fate>,
+    /// What is kept with keys.
+    results: BTreeMap<String, Vec<u8>>,
     fresh: u64,
     /// The greatest timestamp that was acknowledged, and the greatest that was given: between them
     /// stands the time of a store in event time.
@@ -32,7 +34,8 @@ pub(crate) struct Judge {
 
 impl Judge {
     pub(crate) fn new(time: Time) -> Self {
-        Judge { time, fates: BTreeMap::new(), fresh: 0, watermark: (0, 0) }
+        let (fates, results) = (BTreeMap::new(), BTreeMap::new());
+        Judge { time, fates, results, fresh: 0, watermark: (0, 0) }
     }
 
     /// Reads from the board what a killed child had done.
@@ -50,7 +53,11 @@ impl Judge {
                 } else {
                     interrupted_fate(plan, worker.may_have_committed(op))
                 };
-                self.fates.extend(author.keys(op).into_iter().map(|key| (key, fate)));
+                for (part, key) in author.keys(op).into_iter().enumerate() {
+                    let result = author.result(op, part).filter(|_| op < acknowledged);
+                    self.results.extend(result.map(|result| (key.clone(), result)));
+                    self.fates.insert(key, fate);
+                }
             }
         }
     }
@@ -100,11 +107,25 @@ impl Judge {
             let live = store.contains_batch(batch).unwrap();
             let after = now();
             for (key, live) in batch.iter().zip(live) {
+                self.judge_result(store, key, live, &now);
                 self.judge_key(key, live, before, after);
             }
         }
         self.claim_again(store, &now);
         self.judge_fresh(store, now());
+    }
+
+    /// A live key has its result, and no other has one.
+    fn judge_result(&self, store: &Dedup, key: &str, live: bool, now: &impl Fn() -> i64) {
+        let Fate::Marked(earliest, _) = self.fates[key] else { return };
+        let found = store.result(key).unwrap();
+        let window = i64::try_from(self.time.window().as_nanos()).unwrap();
+        // It may expire between two looks.
+        let may_have_expired = now() > earliest + window;
+        match self.results.get(key).filter(|_| live) {
+            Some(_) if found.is_none() && may_have_expired => {}
+            expected => assert!(found.as_ref() == expected, "{key} has another result"),
+        }
     }
 
     fn judge_key(&mut self, key: &str, live: bool, before: i64, after: i64) {

@@ -61,6 +61,19 @@ impl Author {
         if rng.below(4) == 0 { rng.below(200_000_000).cast_signed() } else { 0 }
     }
 
+    /// What the commit of `keys(op)[part]` keeps: of every other key of a batch, and of every key by itself.
+    pub(crate) fn result(&self, op: usize, part: usize) -> Option<Vec<u8>> {
+        let keeps = match self.plan(op) {
+            Plan::ClaimAndCommit => true,
+            Plan::ClaimAndCommitBatch(_) => part.is_multiple_of(2),
+            _ => false,
+        };
+        let mut rng = Rng::new(op as u64 ^ self.cycle << 20 ^ part as u64);
+        let most = [10, 1_000, 20_000][rng.below(3) as usize];
+        let len = rng.below(most) as usize;
+        keeps.then(|| format!("{}.{op}.{part} ", self.worker).bytes().cycle().take(len).collect())
+    }
+
     pub(crate) fn keys(&self, op: usize) -> Vec<String> {
         let name = |part| format!("{}.{}.{op}.{part}", self.cycle, self.worker);
         match self.plan(op) {

@@ -65,11 +65,13 @@ pub(crate) fn crash_at_any_call(level: Level, numbers: Numbers, mixes: u64) {
     let Numbers { length, script, crash: mut rng, name } = numbers;
     let (script, image) = interrupted(level, length, script);
     let fates = script.fates(image.acknowledged);
+    let kept = script.kept(image.acknowledged);
     let mut judge = Judge {
         level,
         crash: Crash::Kill,
         distrusted: false,
         fates: &fates,
+        kept: &kept,
         passed: script.passed(),
         what: format!("{level:?}, {name}, kill"),
     };
@@ -92,11 +94,13 @@ pub(crate) fn crash_during_recovery(level: Level, numbers: Numbers, mixes: u64) 
     let Numbers { length, script, crash: mut rng, name } = numbers;
     let (script, image) = interrupted(level, length, script);
     let fates = script.fates(image.acknowledged);
+    let kept = script.kept(image.acknowledged);
     let mut judge = Judge {
         level,
         crash: Crash::PowerLoss,
         distrusted: false,
         fates: &fates,
+        kept: &kept,
         passed: script.passed(),
         what: String::new(),
     };
@@ -183,10 +187,11 @@ pub(crate) fn after_a_failed_write_back(level: Level, seed: u64) {
 
 fn judge_after(script: &Script, image: &Image, distrusted: bool, what: &str, rng: &mut Rng) {
     let fates = script.fates(image.acknowledged);
+    let kept = script.kept(image.acknowledged);
     let (level, passed) = (script.level, script.passed());
     for crash in [Crash::Kill, Crash::PowerLoss] {
         let what = format!("{what}, {crash:?}");
-        let judge = Judge { level, crash, distrusted, fates: &fates, passed, what };
+        let judge = Judge { level, crash, distrusted, fates: &fates, kept: &kept, passed, what };
         let disk = match crash {
             Crash::Kill => image.after_kill(),
             Crash::PowerLoss => image.after_power_loss(any_mix(rng)),

@@ -1,6 +1,6 @@
 //! Opens what a crash left behind, and asks for every key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use onceonly::sim::SimDisk;
@@ -8,7 +8,7 @@ use onceonly::{Dedup, ManualClock, Timestamp, Verdict};
 
 use crate::common::ops::Level;
 use crate::common::{Rng, start};
-use crate::script::{Fate, builder};
+use crate::script::{Fate, builder, result_of};
 
 /// What happened to the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub(crate) struct Judge<'a> {
     /// The kernel could not write back what is in maps: a kill may lose what a power loss may.
     pub(crate) distrusted: bool,
     pub(crate) fates: &'a BTreeMap<String, Fate>,
+    /// Keys whose results are kept.
+    pub(crate) kept: &'a BTreeSet<String>,
     /// Time of the store at the crash.
     pub(crate) passed: Duration,
     pub(crate) what: String,
@@ -61,6 +63,7 @@ impl Judge<'_> {
         let live = store.contains_batch(&keys).unwrap_or_else(|e| panic!("{what}: {e}"));
         for (key, live) in keys.into_iter().zip(live) {
             self.judge_key(key, live, since, store);
+            self.judge_result(key, live, store);
         }
         self.judge_claims(store);
         if self.keeps_all() {
@@ -95,6 +98,22 @@ impl Judge<'_> {
                 _ => {}
             }
         }
+    }
+
+    /// A result is there as long as its mark, and is never another's. `Process` may lose it to a power
+    /// loss while the mark reached the disk by chance.
+    fn judge_result(&self, key: &str, live: bool, store: &Dedup) {
+        let what = &self.what;
+        let found = store.result(key).unwrap_or_else(|e| panic!("{what}: result of {key}: {e}"));
+        let Some(found) = found else {
+            let must = live && (self.level != Level::Process || self.keeps_all());
+            assert!(!must || !self.kept.contains(key), "{what}: the result of {key} is lost");
+            return;
+        };
+        assert!(live, "{what}: {key} is not live, and has a result");
+        assert!(found == result_of(key), "{what}: the result of {key} is another's");
+        let known = !matches!(self.fates[key], Fate::Unknown | Fate::Failed);
+        assert!(!known || self.kept.contains(key), "{what}: {key} has a result of before");
     }
 
     fn judge_key(&self, key: &str, live: bool, since: Timestamp, store: &Dedup) {

@@ -1,7 +1,7 @@
 //! A workload on a simulated disk, and what it was told: for each key, what it must be when the
 //! store is opened again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use onceonly::sim::SimDisk;
@@ -35,6 +35,14 @@ struct Step {
     fate: Fate,
     /// Everything before survives power loss.
     synced: bool,
+    /// The result of its key is kept.
+    kept: bool,
+}
+
+/// The result that a key is committed with, if it is committed with one.
+pub(crate) fn result_of(key: &str) -> Vec<u8> {
+    let number = key.bytes().fold(7, |sum, byte| sum * 31 % 9_973 + usize::from(byte));
+    key.bytes().cycle().take(number).collect()
 }
 
 pub(crate) struct Script {
@@ -124,7 +132,7 @@ impl Script {
             20 => self.again(),
             21 => {
                 self.store.settle();
-                Step { keys: Vec::new(), fate: Fate::Unmarked, synced: false }
+                Step { keys: Vec::new(), fate: Fate::Unmarked, synced: false, kept: false }
             }
             _ => self.advance(),
         }
@@ -137,7 +145,7 @@ impl Script {
         } else {
             Fate::Failed
         };
-        Step { keys, fate, synced: false }
+        Step { keys, fate, synced: false, kept: false }
     }
 
     fn observe(&mut self) -> Step {
@@ -171,7 +179,7 @@ impl Script {
             Ok(other) => panic!("{} is fresh: {other:?}", keys[0]),
             Err(_) => Fate::Unmarked,
         };
-        Step { keys, fate, synced: false }
+        Step { keys, fate, synced: false, kept: false }
     }
 
     fn settle_claim(&mut self) -> Step {
@@ -182,9 +190,11 @@ impl Script {
         let (key, guard) = self.guards.swap_remove(at);
         if self.rng.below(4) == 0 {
             guard.abandon();
-            return Step { keys: vec![key], fate: Fate::Unmarked, synced: false };
+            return Step { keys: vec![key], fate: Fate::Unmarked, synced: false, kept: false };
         }
-        let done = match guard.commit() {
+        let kept = self.rng.below(2) == 0;
+        let committed = if kept { guard.commit_with(result_of(&key)) } else { guard.commit() };
+        let done = match committed {
             Ok(()) => true,
             Err(failed) => {
                 let (guard, _) = failed.into_parts();
@@ -192,7 +202,10 @@ impl Script {
                 false
             }
         };
-        self.mark(vec![key], done)
+        // What a commit that failed would have kept, the next one keeps.
+        let keeps = done && self.store.result(&key).is_ok_and(|result| result.is_some());
+        assert!(!kept || !done || keeps, "{key}: its result is lost");
+        Step { kept: keeps, ..self.mark(vec![key], done) }
     }
 
     fn forget(&mut self) -> Step {
@@ -205,21 +218,26 @@ impl Script {
             Ok(was_live) => {
                 assert!(was_live, "{key} was marked");
                 if self.rng.below(3) > 0 {
-                    return Step { keys: vec![key], fate: Fate::Unmarked, synced: false };
+                    return Step {
+                        keys: vec![key],
+                        fate: Fate::Unmarked,
+                        synced: false,
+                        kept: false,
+                    };
                 }
                 let done = self.store.observe(&key).is_ok();
                 self.mark(vec![key], done)
             }
             Err(_) => {
                 assert!(self.store.contains(&key).unwrap_or(true), "{key}: forgotten by an error");
-                Step { keys: vec![key], fate: Fate::Unknown, synced: false }
+                Step { keys: vec![key], fate: Fate::Unknown, synced: false, kept: false }
             }
         }
     }
 
     fn sync(&mut self) -> Step {
         let synced = self.store.sync().is_ok();
-        Step { keys: Vec::new(), fate: Fate::Unmarked, synced }
+        Step { keys: Vec::new(), fate: Fate::Unmarked, synced, kept: false }
     }
 
     /// A key that was marked is a duplicate, also when nothing can be marked.
@@ -228,14 +246,29 @@ impl Script {
             assert!(self.store.contains(key).unwrap_or(true), "{key} was marked");
             assert!(!matches!(self.store.observe(key), Ok(Verdict::New)), "{key} was marked");
         }
-        Step { keys: Vec::new(), fate: Fate::Unmarked, synced: false }
+        Step { keys: Vec::new(), fate: Fate::Unmarked, synced: false, kept: false }
     }
 
     fn advance(&mut self) -> Step {
         let by = Duration::from_millis(self.rng.below(3_000));
         self.clock.advance(by);
         self.passed += by;
-        Step { keys: Vec::new(), fate: Fate::Unmarked, synced: false }
+        Step { keys: Vec::new(), fate: Fate::Unmarked, synced: false, kept: false }
+    }
+
+    /// Keys whose results are kept when only the first `acknowledged` operations were acknowledged.
+    pub(crate) fn kept(&self, acknowledged: u64) -> BTreeSet<String> {
+        let mut kept = BTreeSet::new();
+        for step in &self.steps[..acknowledged as usize] {
+            for key in &step.keys {
+                if step.kept {
+                    kept.insert(key.clone())
+                } else {
+                    kept.remove(key)
+                };
+            }
+        }
+        kept
     }
 
     /// What every key must be when only the first `acknowledged` operations were acknowledged.

@@ -14,4 +14,5 @@ mod honesty;
 mod inbox;
 mod model;
 mod outages;
+mod results;
 mod winners;

@@ -104,7 +104,7 @@ fn refreshed_marks_live_on(bench: &Bench<'_>) -> Tried {
 }
 
 fn values_stay(bench: &Bench<'_>) -> Tried {
-    for len in [1, 64, 1_000, 65_536] {
+    for len in [1, 64, 1_000, 65_536, 65_792] {
         let bytes: Vec<u8> = (0..len).map(|at: usize| (at * 31 % 256) as u8).collect();
         let (key, value) = (digest(), &bytes[..]);
         bench.row(key, RowOp::Observe { token: token(), keep: LONG, value })?;

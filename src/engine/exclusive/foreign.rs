@@ -192,7 +192,7 @@ impl Engine {
                     return Ok(());
                 }
                 owner.learned.lock().insert((target.slice, digest));
-                shard.learn(&self.tools, &mut call, digest, target)
+                shard.learn(&self.tools, &mut call, (digest, None), target)
             });
             if kept.is_err() {
                 break;

@@ -112,9 +112,9 @@ impl Engine {
             }
         };
         self.tools.quota.found_sealed(slice, keys);
-        self.change_runs(|of, runs| {
-            if of == slice {
-                runs.push(Arc::clone(&run));
+        self.change_slices(|of| {
+            if of.sequence == slice {
+                of.runs.push(Arc::clone(&run));
             }
         });
         self.show_all(slice, digests)

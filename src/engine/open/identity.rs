@@ -160,6 +160,7 @@ pub(super) fn new_manifest(config: &Config, header: &StoreHeader, level: Level) 
         stamp: 0,
         closed_ns: i64::MIN,
         close_error: String::new(),
+        values: Vec::new(),
         space: String::new(),
         owner: None,
     }

@@ -5,6 +5,7 @@ mod identity;
 mod salvage;
 mod space;
 mod trust;
+mod values;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::catalog::{Catalog, Timeline};
 use crate::config::{Config, Durability};
 use crate::error::{Error, Result};
 use crate::exact::run::Run;
+use crate::exact::values::Values;
 use crate::filter::{Columns, Filter};
 use crate::format::clock::Maps;
 use crate::format::header::StoreHeader;
@@ -130,7 +132,9 @@ fn open(config: Config, storage: Arc<dyn Storage>) -> Result<Arc<Engine>> {
     opening.note_losses(&time);
     let owned = acquirement.map(|acquirement| opening.adopt_space(acquirement, &time, lossy));
     let timeline = opening.timeline(&time);
+    let named = opening.manifest.runs.clone();
     let runs = opening.open_runs(&timeline, &time)?;
+    let values = opening.open_values(&timeline, &time, &named, &runs)?;
     let filters = opening.open_filters()?;
     if owned.is_some() && opening.report.created {
         // Files of a store that begins anew are not named any more.
@@ -139,7 +143,7 @@ fn open(config: Config, storage: Arc<dyn Storage>) -> Result<Arc<Engine>> {
     opening.manifest.anchor = time.anchor(0);
     opening.publish(&timeline)?;
     let source = std::mem::take(&mut opening.source);
-    let engine = opening.assemble(time, timeline, &runs, filters, owned.as_ref())?;
+    let engine = opening.assemble(time, timeline, (&runs, &values), filters, owned.as_ref())?;
     let sent = owned.as_ref().is_some_and(|(taken, _)| taken.trusted);
     recover::replay(&engine, source, sent)?;
     begin(&engine, owned)?;
@@ -232,13 +236,12 @@ impl Opening {
         self,
         time: EngineTime,
         timeline: Timeline,
-        runs: &[Arc<Run>],
+        (runs, values): (&[Arc<Run>], &[Arc<Values>]),
         filters: Vec<Option<Filter>>,
         owned: Option<&(Taken, Initial)>,
     ) -> Result<Arc<Engine>> {
         let now_ns = if self.config.event_time { time.watermark() } else { time.now() };
-        let runs_of = |slice| runs.iter().filter(|run| run.slice == slice).cloned().collect();
-        let catalog = Arc::new(timeline.catalog(1, now_ns, runs_of));
+        let catalog = Arc::new(timeline.catalog(1, now_ns, |s| s.extend(runs, values)));
         time.set_due(catalog.valid_until_ns);
         let quota = self.quota(&catalog);
         let config = self.config;
@@ -251,6 +254,7 @@ impl Opening {
             &ledger,
             &sizes,
             (quota, self.refreshes, filters.len()),
+            !values.is_empty(),
             owned.is_some(),
         );
         let maintenance = Maintenance::with_filters_for(sized);
@@ -295,6 +299,7 @@ fn tools(
     ledger: &Arc<Ledger>,
     sizes: &Sizes,
     (quota, holds_refreshed, shards): (Quota, bool, usize),
+    has_kept: bool,
     writes_behind: bool,
 ) -> Tools {
     let level = level(config.durability, ledger.storage());
@@ -304,6 +309,7 @@ fn tools(
         quota,
         refresh_on_duplicate: config.refresh_on_duplicate,
         holds_refreshed,
+        has_kept: AtomicBool::new(has_kept),
         claims_held: ClaimsHeld::new(shards),
         index_records: AtomicUsize::new(sizes.index_records),
         indexes: Mutex::default(),

@@ -171,7 +171,9 @@ impl Opening {
         let runs = runs.map(|run| names::numbered(Kind::Run, run.file));
         let logs = std::mem::take(&mut self.manifest.logs).into_iter();
         let logs = logs.map(|log| names::numbered(Kind::Log, log.file));
-        for name in journals.chain(runs).chain(logs) {
+        let values = std::mem::take(&mut self.manifest.values).into_iter();
+        let values = values.map(|values| names::numbered(Kind::Values, values.file));
+        for name in journals.chain(runs).chain(values).chain(logs) {
             if self.storage.set_aside(&name).is_ok() {
                 self.report.set_aside.push(name);
             }

@@ -19,6 +19,7 @@ impl Opening {
             let listed = match names::parse(&name) {
                 Some((Kind::Journal, id)) => self.manifest.journals.contains(&id),
                 Some((Kind::Run, id)) => self.manifest.runs.iter().any(|run| run.file == id),
+                Some((Kind::Values, id)) => self.manifest.values.iter().any(|v| v.file == id),
                 Some((Kind::Log, id)) => self.manifest.logs.iter().any(|log| log.file == id),
                 Some((Kind::Filter, id)) => self.manifest.filters.iter().any(|f| f.file == id),
                 None if !names::is_ours(&name) => {

@@ -13,6 +13,7 @@ use crate::digest::Digest;
 use crate::engine::Engine;
 use crate::engine::claims::{Attempt, Grant};
 use crate::error::{Error, Result};
+use crate::format::kept::Kept;
 use crate::gather::{Failure, Step};
 use crate::shard::asked::Unsure;
 use crate::shard::control::Remote;
@@ -33,7 +34,8 @@ fn attempt(said: Said) -> Attempt {
     match said {
         Said::New(Some(grant)) => Attempt::Granted(grant),
         Said::InFlight(lease_left) => Attempt::InFlight { lease_left },
-        Said::New(None) | Said::Duplicate => Attempt::Duplicate,
+        Said::Duplicate(kept) => Attempt::Duplicate(kept),
+        Said::New(None) => Attempt::Duplicate(None),
     }
 }
 
@@ -80,7 +82,8 @@ impl Engine {
             repeated[first] = Some(match &given {
                 Attempt::Granted(_) => Attempt::InFlight { lease_left: span(lease_ns) },
                 Attempt::InFlight { lease_left } => Attempt::InFlight { lease_left: *lease_left },
-                Attempt::Duplicate | Attempt::TooOld => Attempt::Duplicate,
+                Attempt::Duplicate(kept) => Attempt::Duplicate(kept.clone()),
+                Attempt::TooOld => Attempt::Duplicate(None),
             });
             answer(at, given);
         }
@@ -117,7 +120,7 @@ impl Engine {
     /// Has the authority told that a claim is not ours any more, without waiting for it.
     pub(super) fn give_back(&self, shared: &Shared, digest: Digest, token: u64) {
         let op = RowOp::Abandon { token: shared.token(token) };
-        shared.link.post(vec![Step { digest: digest.into(), op }]);
+        shared.link.post(vec![Step::new(digest.into(), op)]);
     }
 
     pub(in crate::engine) fn abandon_shared(&self, shared: &Shared, digest: Digest, token: u64) {
@@ -237,8 +240,13 @@ impl Engine {
         if claim.remote.commit_ns == 0 {
             claim.remote.commit_ns = now_ns;
         }
+        let kept = claim.kept.as_deref().map(|kept| kept.encode(digest).into());
         let (token, keep, value) = (shared.token(token), shared.keep, &[]);
-        self.turn(shard, at, digest, RowOp::Commit { token, keep, value })
+        let mut looked = self.turn(shard, at, digest, RowOp::Commit { token, keep, value });
+        if let Looked::Ask(turn) = &mut looked {
+            turn.value = kept;
+        }
+        looked
     }
 
     /// `None`: the turn has another step to ask for.
@@ -272,7 +280,12 @@ impl Engine {
                 }
                 Ok(())
             }
-            Ok(RowAnswer::Refreshed | RowAnswer::Duplicate { .. }) => Ok(()),
+            Ok(RowAnswer::Duplicate { value, .. }) => {
+                // Another has marked it, and what is kept is his.
+                turn.value = self.accepted(turn.digest, value);
+                Ok(())
+            }
+            Ok(RowAnswer::Refreshed) => Ok(()),
             // Absent: forgotten since it was committed.
             Ok(RowAnswer::Absent | RowAnswer::Lost | RowAnswer::InFlight { .. }) => Err(lost),
             Ok(_) => Err(shared.error(&unfit(), true)),
@@ -329,6 +342,10 @@ impl Engine {
             }
         })?;
         let target = (!forgotten).then(|| shard.current());
+        if let Ok(claim) = shard.owned(digest, token) {
+            let value = turn.value.as_ref().and_then(|value| Kept::decode(digest, value).ok());
+            claim.kept = value.map(Box::new);
+        }
         let kept = shard.commit(&self.tools, &mut round.call, digest, token, target);
         if kept.is_err() && !must_keep {
             shard.drop_claim(&self.tools, digest);

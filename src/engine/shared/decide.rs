@@ -13,6 +13,7 @@ use crate::digest::Digest;
 use crate::engine::Engine;
 use crate::engine::claims::Grant;
 use crate::error::{Error, Result};
+use crate::format::kept::Kept;
 use crate::gather::Failure;
 use crate::shard::asked::Unsure;
 use crate::shard::control::ClaimRequest;
@@ -30,7 +31,8 @@ pub(super) enum Wanted<'a> {
 /// What a key is.
 pub(super) enum Said {
     New(Option<Grant>),
-    Duplicate,
+    /// With what is kept with the key, where a claim is answered.
+    Duplicate(Option<Box<Kept>>),
     InFlight(Duration),
 }
 
@@ -139,7 +141,7 @@ pub(super) fn first_occurrences(digests: &[Digest]) -> (Vec<Digest>, Vec<usize>)
 fn verdict(said: &Said) -> Result<Verdict> {
     match said {
         Said::New(_) => Ok(Verdict::New),
-        Said::Duplicate => Ok(Verdict::Duplicate),
+        Said::Duplicate(_) => Ok(Verdict::Duplicate),
         Said::InFlight(lease_left) => Err(Error::InFlight { lease_left: *lease_left }),
     }
 }
@@ -170,7 +172,7 @@ impl Deciding<'_> {
             if !refresh {
                 let seen = shard.seen_again(&self.engine.tools, call, digest, seen, target);
                 self.shared.answered_here.fetch_add(1, Relaxed);
-                return Looked::Said(seen.map(|()| Said::Duplicate));
+                return Looked::Said(seen.map(|()| self.duplicate_of(shard, digest)));
             }
             known_here = true;
         }
@@ -254,12 +256,13 @@ impl Deciding<'_> {
             (RowOp::Claim { .. }, Ok(RowAnswer::Granted { fence })) => {
                 Next::Done(self.granted(round, turn, fence))
             }
-            (_, Ok(RowAnswer::Duplicate { .. })) if refreshes => {
+            (_, Ok(RowAnswer::Duplicate { age, value })) => {
+                turn.value = self.engine.accepted(turn.digest, value);
+                if !refreshes {
+                    return Next::Done(Ok(self.duplicate(round, turn, age)));
+                }
                 turn.op = self.refresh();
                 Next::Again
-            }
-            (_, Ok(RowAnswer::Duplicate { age, .. })) => {
-                Next::Done(Ok(self.duplicate(round, turn, age)))
             }
             (_, Ok(RowAnswer::InFlight { lease_left, .. })) => {
                 self.end(round, turn, None, |shard| {
@@ -338,34 +341,53 @@ impl Deciding<'_> {
             shard.counters.duplicate += 1;
             let slice = shard.catalog.slice_at(seen_ns);
             let target = slice.map(|s| Target { slice: s.sequence, column: s.column });
-            target
-                .map_or(Ok(()), |target| shard.learn(&self.engine.tools, call, turn.digest, target))
+            target.map_or(Ok(()), |target| {
+                shard.learn(&self.engine.tools, call, turn.learned(), target)
+            })
         });
-        Said::Duplicate
+        self.duplicate_with(turn)
     }
 
     fn duplicate_here(&self, round: &mut Round, turn: &Turn) -> Said {
-        self.end(round, turn, turn.earlier, |shard| shard.counters.duplicate += 1);
-        Said::Duplicate
+        let mut said = Said::Duplicate(None);
+        self.end(round, turn, turn.earlier, |shard| {
+            shard.counters.duplicate += 1;
+            said = self.duplicate_of(shard, turn.digest);
+        });
+        said
+    }
+
+    /// A duplicate that is known here, with what is kept here where that is asked for.
+    fn duplicate_of(&self, shard: &Shard, digest: Digest) -> Said {
+        let asks = !self.observes() && self.engine.keeps();
+        Said::Duplicate(if asks { self.engine.kept_of(shard, digest) } else { None })
+    }
+
+    /// A duplicate with what the authority has kept.
+    fn duplicate_with(&self, turn: &Turn) -> Said {
+        let kept = turn.value.as_ref().and_then(|value| Kept::decode(turn.digest, value).ok());
+        Said::Duplicate(kept.map(Box::new))
     }
 
     /// The mark lives on from now, there and here.
     fn refreshed(&self, round: &mut Round, turn: &Turn, unsure: Option<Unsure>) -> Said {
         let tools = &self.engine.tools;
+        let mut said = None;
         self.keep(round, turn, unsure, |shard, call| {
             let target = shard.current();
             let mask = shard.suspects(turn.digest);
             match shard.find(turn.digest, mask)? {
                 Some(seen) if !shard.was_forgotten(turn.digest) => {
+                    said = Some(self.duplicate_of(shard, turn.digest));
                     shard.seen_again(tools, call, turn.digest, seen, target)
                 }
                 _ => {
                     shard.counters.duplicate += 1;
-                    shard.learn(tools, call, turn.digest, target)
+                    shard.learn(tools, call, turn.learned(), target)
                 }
             }
         });
-        Said::Duplicate
+        said.unwrap_or_else(|| self.duplicate_with(turn))
     }
 
     fn granted(&self, round: &mut Round, turn: &Turn, fence: u64) -> Result<Said> {

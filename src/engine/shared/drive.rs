@@ -1,6 +1,7 @@
 //! The way of a call: look here, take turns, ask for the rest in one round trip, keep what it brings.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Shared;
@@ -31,13 +32,21 @@ pub(super) struct Turn {
     pub(super) won: bool,
     /// It is a duplicate by what is known here.
     pub(super) known_here: bool,
+    /// What is kept with its mark: what goes with the step, or what the authority has.
+    pub(super) value: Option<Arc<[u8]>>,
 }
 
 impl Turn {
     pub(super) fn new(at: usize, digest: Digest, op: RowOp<'static>, sent_ns: i64) -> Self {
         let (token, number, earlier) = (Token::from_bytes([0; 16]), 0, None);
         let (won, known_here) = (false, false);
-        Turn { at, digest, op, token, sent_ns, number, earlier, won, known_here }
+        let value = None;
+        Turn { at, digest, op, token, sent_ns, number, earlier, won, known_here, value }
+    }
+
+    /// What the authority told of the key.
+    pub(super) fn learned(&self) -> (Digest, Option<&Arc<[u8]>>) {
+        (self.digest, self.value.as_ref())
     }
 
     /// What of an observation or claim is not known after `failure`: what was not known before, or what
@@ -200,7 +209,8 @@ impl Engine {
             if turns.is_empty() {
                 return;
             }
-            let steps = turns.iter().map(|t| Step { digest: t.digest.into(), op: t.op }).collect();
+            let step = |t: &Turn| Step::new(t.digest.into(), t.op).with_value(t.value.clone());
+            let steps = turns.iter().map(step).collect();
             let asked_ns = self.time.now();
             let answers = match number < MOST_ROUNDS {
                 true => shared.link.rows(steps),
