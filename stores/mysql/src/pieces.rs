@@ -1,8 +1,8 @@
 //! Steps of rows as statements: a transaction for all of one kind and one space.
 //!
-//! Rows come in the order of their digests and are locked in it, so two calls seldom wait for each other
-//! in a circle; who loses then is tried again. Assignments are made from left to right, so a column that
-//! a condition needs is set after the last of these conditions.
+//! Rows come in the order of their digests and are locked in it, so two calls seldom wait for each
+//! other in a circle; who loses then is tried again. Assignments are made from left to right, so a
+//! column that a condition needs is set after the last of these conditions.
 
 use onceonly::authority::{Row as Asked, RowAnswer, RowKind, RowOp, Token};
 use onceonly_sql_common::{CANCELLED, CLAIMED, MARKED, micros, unsigned};
