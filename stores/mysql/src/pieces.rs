@@ -180,7 +180,8 @@ fn forget(rows: &[&Asked<'_>], script: &mut Script) -> Answering {
     let found = script.push(&select(rows, " FOR UPDATE"));
     let digests = list(rows.iter().map(|row| row.digest.as_bytes()));
     script.push(&format!(
-        "UPDATE onceonly_rows SET {} WHERE space = {space} AND digest IN ({digests})",
+        "UPDATE onceonly_rows FORCE INDEX (PRIMARY) SET {}
+         WHERE space = {space} AND digest IN ({digests})",
         cancelled()
     ));
     let count = rows.len();
