@@ -43,8 +43,8 @@ pub(crate) fn bytes16(row: &Row, at: usize) -> [u8; 16] {
     bytes.try_into().unwrap_or_default()
 }
 
-/// The answers to the rows of a piece, in their order; `None` where somebody changed the row meanwhile.
-/// `sets` are those of the piece.
+/// The answers to the rows of a piece, in their order; `None` where somebody changed the row
+/// meanwhile. `sets` are those of the piece.
 pub(crate) fn answers(piece: &Piece, rows: &[Asked<'_>], sets: &[Set]) -> Vec<Option<RowAnswer>> {
     let of_piece = piece.at.iter().map(|at| &rows[*at]);
     match piece.answering {

@@ -3,7 +3,8 @@
 use mysql_async::Error;
 use onceonly::authority::AuthorityError;
 
-/// The lock wait ended, a deadlock, a time-out of the statement, a table that was made anew meanwhile.
+/// The lock wait ended, a deadlock, a time-out of the statement, a table that was made anew
+/// meanwhile.
 const GAVE_UP: [u16; 7] = [1205, 1213, 1317, 1412, 1969, 3024, 3572];
 /// No more connections, memory, disk or log; starting, stopping, not the primary.
 const NOT_NOW: [u16; 17] = [

@@ -1,5 +1,5 @@
-//! MySQL or MariaDB as the [authority](onceonly::authority) of onceonly stores: several processes, on
-//! any machines, see the same keys, and the server decides who was first.
+//! MySQL or MariaDB as the [authority](onceonly::authority) of onceonly stores: several processes,
+//! on any machines, see the same keys, and the server decides who was first.
 //!
 //! **Not yet stable**, as the trait is not.
 //!
@@ -29,11 +29,12 @@
 //!
 //! # What it needs
 //!
-//! - MariaDB 10.6 or later (tested with 10.11), or MySQL 8 (not tested in this release), with InnoDB, and
-//!   row-based or mixed binary logs if there are any.
+//! - MariaDB 10.6 or later (tested with 10.11), or MySQL 8 (not tested in this release), with
+//!   InnoDB, and row-based or mixed binary logs if there are any.
 //! - A database, and a user who may `SELECT`, `INSERT`, `UPDATE`, `DELETE`, `CREATE`, `DROP` and
-//!   `LOCK TABLES` in it. The last three are for tables of chunks, which stores that share their keys do
-//!   not need when the tables were made by somebody else ([`migrations`], [`Builder::migrates`]).
+//!   `LOCK TABLES` in it. The last three are for tables of chunks, which stores that share their
+//!   keys do not need when the tables were made by somebody else ([`migrations`],
+//!   [`Builder::migrates`]).
 //! - A connection to the primary itself, or through a proxy that keeps a session on one server.
 //! - The server must not run with `sysdate-is-now`.
 //! - No TLS in this release: use a private network or a tunnel. `require_ssl` is refused.
@@ -41,28 +42,28 @@
 //! # What is in the database
 //!
 //! The tables `onceonly_meta`, `onceonly_spaces`, `onceonly_rows`, `onceonly_forgotten`,
-//! `onceonly_owners`, `onceonly_chunks` and `onceonly_boot`; [`migrations`] has them with comments, and
-//! other programs may read them. Rows that are over are deleted by a thread of each process, a thousand at
-//! a time. Chunks are in tables of one hour each, `onceonly_chunks_<hours since 1970>`, made when they are
-//! first needed and dropped when everything in them is over.
+//! `onceonly_owners`, `onceonly_chunks` and `onceonly_boot`; [`migrations`] has them with comments,
+//! and other programs may read them. Rows that are over are deleted by a thread of each process, a
+//! thousand at a time. Chunks are in tables of one hour each, `onceonly_chunks_<hours since 1970>`,
+//! made when they are first needed and dropped when everything in them is over.
 //!
 //! # Time, deadlines, and what a server may lose
 //!
 //! - Time is `SYSDATE(6)` of the server, in UTC.
 //! - All steps of a call go in one packet, unless they are more than 4 MiB of text or half of
-//!   `max_allowed_packet`: a transaction for each kind of step and each space, under `READ COMMITTED`.
-//!   Deadlocks are tried again within the deadline.
-//! - The server is told to give up a little before the caller does (`max_statement_time` of MariaDB,
-//!   `innodb_lock_wait_timeout` in whole seconds of both): then it is known that nothing was applied. A
-//!   server that says nothing is left at the deadline, with its connection. For that the client is
-//!   polled, on a runtime of its own in the calling thread; the timeouts of the blocking client are of
-//!   single reads, not of calls.
-//! - After a failover to another server, or when tables were made anew from a dump, `guaranteed_since`
-//!   of the stores says from when on they know everything: `server_uuid` (MariaDB: `server_uid`),
-//!   `server_id` and the time when the table was made tell, when a connection is made. So does each start
-//!   of a server whose `innodb_flush_log_at_trx_commit` is not 1. Whoever restores rows into the same
-//!   tables adds `UPDATE onceonly_meta SET generation = generation + 1`. With asynchronous replicas a
-//!   failover loses what was not replicated.
+//!   `max_allowed_packet`: a transaction for each kind of step and each space, under `READ
+//!   COMMITTED`. Deadlocks are tried again within the deadline.
+//! - The server is told to give up a little before the caller does (`max_statement_time` of
+//!   MariaDB, `innodb_lock_wait_timeout` in whole seconds of both): then it is known that nothing
+//!   was applied. A server that says nothing is left at the deadline, with its connection. For that
+//!   the client is polled, on a runtime of its own in the calling thread; the timeouts of the
+//!   blocking client are of single reads, not of calls.
+//! - After a failover to another server, or when tables were made anew from a dump,
+//!   `guaranteed_since` of the stores says from when on they know everything: `server_uuid`
+//!   (MariaDB: `server_uid`), `server_id` and the time when the table was made tell, when a
+//!   connection is made. So does each start of a server whose `innodb_flush_log_at_trx_commit` is
+//!   not 1. Whoever restores rows into the same tables adds `UPDATE onceonly_meta SET generation =
+//!   generation + 1`. With asynchronous replicas a failover loses what was not replicated.
 
 mod answers;
 mod builder;
@@ -102,7 +103,8 @@ const TIDYING: Duration = Duration::from_secs(5);
 
 /// A server that decides about keys for several processes. See the [crate](self).
 ///
-/// Give all stores of a process one of them, in an `Arc`: then what they ask goes in one round trip.
+/// Give all stores of a process one of them, in an `Arc`: then what they ask goes in one round
+/// trip.
 #[derive(Debug)]
 pub struct MysqlAuthority {
     name: String,

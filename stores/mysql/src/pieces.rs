@@ -1,8 +1,8 @@
 //! Steps of rows as statements: a transaction for all of one kind and one space.
 //!
-//! Rows come in the order of their digests and are locked in it, so two calls seldom wait for each other
-//! in a circle; who loses then is tried again. Assignments are made from left to right, so a column that
-//! a condition needs is set after the last of these conditions.
+//! Rows come in the order of their digests and are locked in it, so two calls seldom wait for each
+//! other in a circle; who loses then is tried again. Assignments are made from left to right, so a
+//! column that a condition needs is set after the last of these conditions.
 
 use onceonly::authority::{Row as Asked, RowAnswer, RowKind, RowOp, Token};
 use onceonly_sql_common::{CANCELLED, CLAIMED, MARKED, micros, unsigned};
@@ -180,7 +180,8 @@ fn forget(rows: &[&Asked<'_>], script: &mut Script) -> Answering {
     let found = script.push(&select(rows, " FOR UPDATE"));
     let digests = list(rows.iter().map(|row| row.digest.as_bytes()));
     script.push(&format!(
-        "UPDATE onceonly_rows SET {} WHERE space = {space} AND digest IN ({digests})",
+        "UPDATE onceonly_rows FORCE INDEX (PRIMARY) SET {}
+         WHERE space = {space} AND digest IN ({digests})",
         cancelled()
     ));
     let count = rows.len();

@@ -15,8 +15,8 @@ const VERSION: i64 = 1;
 
 pub(crate) const MIGRATIONS: &str = include_str!("schema.sql");
 
-/// Makes the tables, if they are missing and this may make them; refuses those of another release. Each
-/// statement does nothing where another process was first.
+/// Makes the tables, if they are missing and this may make them; refuses those of another release.
+/// Each statement does nothing where another process was first.
 pub(crate) fn ensure(server: &MysqlServer, deadline: Instant) -> Result<()> {
     let migrates = server.builder.migrates;
     let found = server.call(deadline, async |link: &mut Link| {
@@ -34,8 +34,8 @@ pub(crate) fn ensure(server: &MysqlServer, deadline: Instant) -> Result<()> {
              onceonly-mysql in all processes that use them"
         ))),
         None => Err(AuthorityError::refused(
-            "the database has no tables: run `onceonly_mysql::migrations()` in it, or let the builder \
-             migrate",
+            "the database has no tables: run `onceonly_mysql::migrations()` in it, or let the \
+             builder migrate",
         )),
     }
 }

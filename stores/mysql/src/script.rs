@@ -1,14 +1,15 @@
 //! Statements that are sent together, and what came back: one round trip, whatever there is to do.
 //!
-//! Values are written into the text as numbers and hexadecimal digits, so no text of a user gets there.
+//! Values are written into the text as numbers and hexadecimal digits, so no text of a user gets
+//! there.
 
 use std::fmt::Write as _;
 
 use mysql_async::prelude::{FromValue, Queryable};
 use mysql_async::{Conn, Error, Row};
 
-/// The server's clock. Unlike `NOW()`, it goes on within a statement and a transaction. Sessions are in
-/// UTC.
+/// The server's clock. Unlike `NOW()`, it goes on within a statement and a transaction. Sessions
+/// are in UTC.
 pub(crate) const NOW: &str =
     "SET @now = TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', SYSDATE(6))";
 

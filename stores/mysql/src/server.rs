@@ -34,8 +34,8 @@ impl MysqlServer {
         Session::connect(&self.builder, deadline)
     }
 
-    /// One attempt at a call, over one connection. The connection is kept if all went well: after an
-    /// error it may be in the middle of a transaction, which ends with it.
+    /// One attempt at a call, over one connection. The connection is kept if all went well: after
+    /// an error it may be in the middle of a transaction, which ends with it.
     pub(crate) fn attempt<T>(
         &self,
         deadline: Instant,

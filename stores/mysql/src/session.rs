@@ -74,7 +74,8 @@ impl Session {
         answered.is_some_and(|answered| answered.is_ok())
     }
 
-    /// Waits for `work` up to the deadline; `None` when that comes first, and the reply is still due.
+    /// Waits for `work` up to the deadline; `None` when that comes first, and the reply is still
+    /// due.
     pub(crate) fn run<T>(
         &mut self,
         deadline: Instant,
@@ -92,8 +93,8 @@ impl Link {
     /// Begins each call: how long it may take, the clock, and what tells the server from others.
     pub(crate) fn prelude(&self) -> Script {
         let mut script = Script::default();
-        // The server gives up a little before the caller does: then nothing was applied. It waits for
-        // locks in whole seconds, one at least.
+        // The server gives up a little before the caller does: then nothing was applied. It waits
+        // for locks in whole seconds, one at least.
         let limit = self.left - self.left / 8;
         let mut limits =
             format!("SET innodb_lock_wait_timeout = {}", limit.as_secs().clamp(1, 1_000_000));

@@ -16,14 +16,14 @@ use crate::session::Link;
 /// Forgotten digests of one answer, at most.
 const MOST_FORGOTTEN: usize = 10_000;
 
-/// The number of a space. It comes from the name, so it is the same in tables that were made anew, and
-/// nobody has to ask for it.
+/// The number of a space. It comes from the name, so it is the same in tables that were made anew,
+/// and nobody has to ask for it.
 pub(crate) fn id(name: &str) -> i64 {
     signed(Mix::of(name).get())
 }
 
-/// Makes a space that is not there, and counts what is forgotten. A space that no store has opened yet
-/// is there because the server was emptied meanwhile.
+/// Makes a space that is not there, and counts what is forgotten. A space that no store has opened
+/// yet is there because the server was emptied meanwhile.
 pub(crate) fn make(name: &str, forgotten: Option<usize>) -> String {
     let (id, name, count) = (id(name), hex(name.as_bytes()), forgotten.unwrap_or(0));
     format!(

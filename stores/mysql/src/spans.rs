@@ -1,5 +1,5 @@
-//! Tables of chunks: one an hour in which slices begin, made when it is first needed, dropped when all
-//! in it is over.
+//! Tables of chunks: one an hour in which slices begin, made when it is first needed, dropped when
+//! all in it is over.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};

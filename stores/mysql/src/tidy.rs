@@ -14,8 +14,8 @@ use crate::spans::Spans;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Rows of one batch.
 const BATCH: u64 = 1_000;
-/// Rows stay for so long after they are over: until then fences go on from the last one, and a clock
-/// may step back.
+/// Rows stay for so long after they are over: until then fences go on from the last one, and a
+/// clock may step back.
 const GRACE_US: i64 = 60_000_000;
 
 /// One batch of each; true if there is more.

@@ -30,8 +30,8 @@ impl Builder {
         self
     }
 
-    /// Whether a missing schema and its tables are made when a space is opened. Default: true. Without,
-    /// run [`crate::migrations`] first.
+    /// Whether a missing schema and its tables are made when a space is opened. Default: true.
+    /// Without, run [`crate::migrations`] first.
     #[must_use]
     pub fn migrates(mut self, migrates: bool) -> Self {
         self.migrates = migrates;

@@ -29,9 +29,9 @@
 //!
 //! # What it needs
 //!
-//! - PostgreSQL 13 or later (tested with 15), a database, and a user who may make a schema in it; or the tables made by
-//!   somebody else ([`migrations`], [`Builder::migrates`]) and a user who may `SELECT`, `INSERT`,
-//!   `UPDATE` and `DELETE`.
+//! - PostgreSQL 13 or later (tested with 15), a database, and a user who may make a schema in it;
+//!   or the tables made by somebody else ([`migrations`], [`Builder::migrates`]) and a user who may
+//!   `SELECT`, `INSERT`, `UPDATE` and `DELETE`.
 //! - A connection to the server itself or through a pooler in session mode: settings of the session
 //!   are used, and prepared statements.
 //! - The primary. With several hosts and `target_session_attrs=read-write` the client finds the one
@@ -40,28 +40,28 @@
 //!
 //! # What is in the schema
 //!
-//! The schema `onceonly` ([`Builder::schema`]) with the tables `meta`, `spaces`, `rows`, `forgotten`,
-//! `owners` and `chunks`; [`migrations`] has them with comments, and other programs may read them. Rows
-//! that are over are deleted by a thread of each process, a thousand at a time. Chunks are in partitions
-//! of one hour, made by clients that own the table, and dropped when everything in them is over; what
-//! has no partition is in `chunks_other`, and deleted row by row.
+//! The schema `onceonly` ([`Builder::schema`]) with the tables `meta`, `spaces`, `rows`,
+//! `forgotten`, `owners` and `chunks`; [`migrations`] has them with comments, and other programs
+//! may read them. Rows that are over are deleted by a thread of each process, a thousand at a time.
+//! Chunks are in partitions of one hour, made by clients that own the table, and dropped when
+//! everything in them is over; what has no partition is in `chunks_other`, and deleted row by row.
 //!
 //! # Time, deadlines, and what a server may lose
 //!
 //! - Time is `clock_timestamp()` of the server.
 //! - The server is told to give up a little before the caller does (`statement_timeout`), so most
-//!   calls that take too long are known not to be applied. A server that says nothing is left at the
-//!   deadline, with its connection. For that the client is polled, on a runtime of its own in the
-//!   calling thread; the blocking client of the same authors waits for as long as it takes.
+//!   calls that take too long are known not to be applied. A server that says nothing is left at
+//!   the deadline, with its connection. For that the client is polled, on a runtime of its own in
+//!   the calling thread; the blocking client of the same authors waits for as long as it takes.
 //! - Each step is one statement and one transaction under `READ COMMITTED`, for all rows of a call
 //!   together. Deadlocks and failed serializations are tried again within the deadline.
-//! - `synchronous_commit` is `on` for these sessions where it is `off`. After a failover, a restore to
-//!   a point in time, or tables that were made anew from a dump, `guaranteed_since` of the stores says
-//!   from when on they know everything: the timeline, the system identifier and the table's number
-//!   tell. A server without `fsync`, or one that does not say which it is, counts as new after each
-//!   start. Whoever restores rows into the same tables adds
-//!   `UPDATE onceonly.meta SET generation = generation + 1`. With asynchronous replicas a failover
-//!   loses what was not replicated: name them in `synchronous_standby_names` if that matters.
+//! - `synchronous_commit` is `on` for these sessions where it is `off`. After a failover, a restore
+//!   to a point in time, or tables that were made anew from a dump, `guaranteed_since` of the
+//!   stores says from when on they know everything: the timeline, the system identifier and the
+//!   table's number tell. A server without `fsync`, or one that does not say which it is, counts as
+//!   new after each start. Whoever restores rows into the same tables adds `UPDATE onceonly.meta
+//!   SET generation = generation + 1`. With asynchronous replicas a failover loses what was not
+//!   replicated: name them in `synchronous_standby_names` if that matters.
 
 mod asks;
 mod builder;
@@ -100,7 +100,8 @@ const TIDYING: Duration = Duration::from_secs(5);
 
 /// A server that decides about keys for several processes. See the [crate](self).
 ///
-/// Give all stores of a process one of them, in an `Arc`: then what they ask goes in one round trip.
+/// Give all stores of a process one of them, in an `Arc`: then what they ask goes in one round
+/// trip.
 #[derive(Debug)]
 pub struct PostgresAuthority {
     name: String,

@@ -35,8 +35,8 @@ fn name(span: i64) -> String {
 }
 
 impl Partitions {
-    /// Makes those that are missing, if it may. A chunk without one goes to the partition for the rest,
-    /// so nothing depends on it.
+    /// Makes those that are missing, if it may. A chunk without one goes to the partition for the
+    /// rest, so nothing depends on it.
     pub(crate) fn ensure(
         &self,
         server: &PostgresServer,
@@ -49,7 +49,8 @@ impl Partitions {
             if last.replace(span) == Some(span) || known() {
                 continue;
             }
-            // A part of the time is enough; whoever dropped it meanwhile, or has it already, is right.
+            // A part of the time is enough; whoever dropped it meanwhile, or has it already, is
+            // right.
             let left = deadline.saturating_duration_since(Instant::now());
             let until = Instant::now() + (left / 4).min(PATIENCE);
             let _ = server.alone(until, async |client: &mut Client| make(client, span).await);

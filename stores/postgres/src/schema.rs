@@ -23,7 +23,8 @@ pub(crate) async fn migrate(client: &mut Client, schema: &str) -> Result<(), Err
     let work = client.transaction().await?;
     let lock = "SELECT pg_advisory_xact_lock(hashtextextended('onceonly ' || $1::text, 0))";
     work.execute(lock, &[&schema]).await?;
-    let there = "SELECT to_regnamespace(quote_ident($1::text)) IS NOT NULL, to_regclass('meta') IS NOT NULL";
+    let there = "SELECT to_regnamespace(quote_ident($1::text)) IS NOT NULL,
+         to_regclass('meta') IS NOT NULL";
     let there = work.query_one(there, &[&schema]).await?;
     if !there.get::<_, bool>(0) {
         work.batch_execute(&format!("CREATE SCHEMA {}", quoted(schema))).await?;
@@ -43,8 +44,8 @@ pub(crate) fn check(version: Option<i32>, schema: &str) -> Result<(), AuthorityE
              version {VERSION}: update onceonly-postgres in all processes that use them"
         ))),
         None => Err(AuthorityError::refused(format!(
-            "the schema \"{schema}\" has no tables: run `onceonly_postgres::migrations(\"{schema}\")` \
-             in it, or let the builder migrate"
+            "the schema \"{schema}\" has no tables: run \
+             `onceonly_postgres::migrations(\"{schema}\")`, or let the builder migrate"
         ))),
     }
 }

@@ -76,8 +76,8 @@ impl PostgresServer {
         }
     }
 
-    /// Work that has a connection for itself: a transaction of several round trips, which is tried again
-    /// as a whole.
+    /// Work that has a connection for itself: a transaction of several round trips, which is tried
+    /// again as a whole.
     pub(crate) fn alone<T>(
         &self,
         deadline: Instant,
@@ -104,7 +104,8 @@ impl PostgresServer {
         }
     }
 
-    /// Makes the tables, if they are missing and this may make them; refuses those of another release.
+    /// Makes the tables, if they are missing and this may make them; refuses those of another
+    /// release.
     pub(crate) fn ensure_tables(&self, deadline: Instant) -> Result<()> {
         let (name, migrates) = (&self.builder.schema, self.builder.migrates);
         let version = self.alone(deadline, async |client: &mut Client| {

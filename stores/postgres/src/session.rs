@@ -102,7 +102,8 @@ impl Session {
         })
     }
 
-    /// Waits for something that needs the connection for itself; `None` when the deadline came first.
+    /// Waits for something that needs the connection for itself; `None` when the deadline came
+    /// first.
     pub(crate) fn alone<T>(
         &mut self,
         deadline: Instant,
@@ -152,8 +153,8 @@ impl Link {
         Ok(Server { time: timestamp(us), incarnation: incarnation.get() })
     }
 
-    /// Has the server give up before the caller does: then it is known that nothing was applied. It is
-    /// told another time only when that differs by an eighth.
+    /// Has the server give up before the caller does: then it is known that nothing was applied. It
+    /// is told another time only when that differs by an eighth.
     async fn limit(&self, left: Duration) -> Result<(), Error> {
         let timeout = coarse(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
         if self.timeout.replace(timeout) == timeout {
@@ -171,8 +172,8 @@ fn coarse(millis: u64) -> u64 {
 }
 
 /// What every session begins with. Rows are found by their index, also while the table is so small
-/// that a plan which is kept would rather read all of it. What cannot be done so looks expensive then,
-/// and is not worth compiling.
+/// that a plan which is kept would rather read all of it. What cannot be done so looks expensive
+/// then, and is not worth compiling.
 async fn begin(client: &Client, schema: &str) -> Result<(), Error> {
     let settings = format!(
         "SET search_path = {};

@@ -58,8 +58,8 @@ pub(crate) fn open(
     })
 }
 
-/// Makes spaces that no store has opened, because the server was emptied meanwhile. The next store that
-/// opens one says what check it has, and finds that the server is another.
+/// Makes spaces that no store has opened, because the server was emptied meanwhile. The next store
+/// that opens one says what check it has, and finds that the server is another.
 pub(crate) async fn make(link: &Link, names: &[&str]) -> Result<(), Error> {
     link.query(MAKE, &[&names]).await.map(drop)
 }

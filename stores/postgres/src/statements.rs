@@ -1,13 +1,13 @@
 //! The statements of rows, one a kind: each a transaction of its own, for many rows.
 //!
 //! Rows come in the order of their digests and are locked in it, so two calls do not wait for each
-//! other in a circle. All run under READ COMMITTED: who waited for another transaction looks at the row
-//! again that it left.
+//! other in a circle. All run under READ COMMITTED: who waited for another transaction looks at the
+//! row again that it left.
 //!
-//! Whoever marks or claims first looks at what is there, without locking it: most of what is asked for
-//! twice is a duplicate, and that costs no write. Only what was absent is inserted, on the condition
-//! that it still may be. A row that somebody else got in between is in neither result: it is asked for
-//! again.
+//! Whoever marks or claims first looks at what is there, without locking it: most of what is asked
+//! for twice is a duplicate, and that costs no write. Only what was absent is inserted, on the
+//! condition that it still may be. A row that somebody else got in between is in neither result: it
+//! is asked for again.
 
 /// Live rows.
 pub(crate) const LOOK: &str = "
@@ -147,7 +147,8 @@ SELECT ord FROM held";
 pub(crate) const ABANDON: &str = r"
 WITH held AS MATERIALIZED (
     SELECT i.ord, i.digest, r.space
-    FROM unnest($1::text[], $2::bytea[], $3::bytea[]) WITH ORDINALITY AS i (name, digest, token, ord)
+    FROM unnest($1::text[], $2::bytea[], $3::bytea[])
+        WITH ORDINALITY AS i (name, digest, token, ord)
     JOIN spaces s ON s.name = i.name
     JOIN rows r ON r.space = s.id AND r.digest = i.digest
     WHERE r.state <> 0 AND r.token = i.token

@@ -13,8 +13,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Rows of one batch.
 const BATCH: i64 = 1_000;
 
-/// Rows stay for a minute after they are over: until then fences go on from the last one, and a clock
-/// may step back. Whoever has a row locked at the moment keeps it.
+/// Rows stay for a minute after they are over: until then fences go on from the last one, and a
+/// clock may step back. Whoever has a row locked at the moment keeps it.
 const ROWS: &str = "
 DELETE FROM rows WHERE ctid = ANY (ARRAY (
     SELECT ctid FROM rows WHERE expires <= (SELECT clock_us() - 60000000)

@@ -1,4 +1,5 @@
-//! How fast it is: `cargo test --release -p onceonly-postgres --test rates -- --ignored --nocapture`.
+//! How fast it is: `cargo test --release -p onceonly-postgres --test rates -- --ignored
+//! --nocapture`.
 
 mod server;
 

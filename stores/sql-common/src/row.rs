@@ -4,8 +4,8 @@ use onceonly::authority::{AuthorityError, Result, RowAnswer, RowKind, Token};
 
 use crate::time::span;
 
-/// The row was abandoned or forgotten: it counts as absent. It stays for a while, so that the fence of
-/// the next claim is above that of the last, whatever the clock does.
+/// The row was abandoned or forgotten: it counts as absent. It stays for a while, so that the fence
+/// of the next claim is above that of the last, whatever the clock does.
 pub const CANCELLED: i16 = 0;
 /// The row is marked.
 pub const MARKED: i16 = 1;

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use onceonly::Timestamp;
 use onceonly::authority::{AuthorityError, Result};
 
-/// A span in microseconds. Rounded up, and one more because the time that it is added to was rounded
-/// down: what ends then lives longer, not shorter.
+/// A span in microseconds. Rounded up, and one more because the time that it is added to was
+/// rounded down: what ends then lives longer, not shorter.
 #[must_use]
 pub fn micros(span: Duration) -> i64 {
     i64::try_from(span.as_nanos().div_ceil(1_000)).unwrap_or(i64::MAX).saturating_add(1)

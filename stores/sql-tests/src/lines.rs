@@ -32,8 +32,8 @@ fn is_transient(error: &AuthorityError) -> bool {
     matches!(error, AuthorityError::Transient(_))
 }
 
-/// Every way that a line can fail: the error comes in time and says whether it may have been applied,
-/// the next call finds out, and it works again when the line does.
+/// Every way that a line can fail: the error comes in time and says whether it may have been
+/// applied, the next call finds out, and it works again when the line does.
 pub fn lines_fail(direct: &dyn Authority, proxy: &Proxy, connect: impl Fn() -> Box<dyn Authority>) {
     let space = "behind-a-line";
     direct.open(space, 7, soon()).unwrap_or_else(|error| panic!("{error:?}"));

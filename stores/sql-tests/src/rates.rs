@@ -24,8 +24,8 @@ fn digests(seed: u64, count: usize) -> Vec<Digest> {
     digests
 }
 
-/// Microseconds a row of calls with 1, 32 and 4,096 rows, for each kind of step; the table has grown
-/// by `before` rows.
+/// Microseconds a row of calls with 1, 32 and 4,096 rows, for each kind of step; the table has
+/// grown by `before` rows.
 pub fn rates(authority: &impl Authority, before: usize) -> String {
     let space = "rates";
     authority.open(space, 7, soon()).unwrap_or_else(|error| panic!("{error:?}"));

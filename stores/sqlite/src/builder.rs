@@ -21,7 +21,8 @@ pub struct Builder {
 
 impl Builder {
     pub(crate) fn new(path: &Path) -> Self {
-        // With a whole path no name has a special meaning, and changing the directory changes nothing.
+        // With a whole path no name has a special meaning, and changing the directory changes
+        // nothing.
         let path = absolute(path).unwrap_or_else(|_| path.to_owned());
         Builder { path, survives_power_loss: true, migrates: true }
     }
@@ -48,8 +49,8 @@ impl Builder {
     /// Opens the file, or makes it.
     ///
     /// # Errors
-    /// The file cannot be opened or made, is of another release, has no tables though it should, or is
-    /// on a file system that SQLite's log cannot work on.
+    /// The file cannot be opened or made, is of another release, has no tables though it should, or
+    /// is on a file system that SQLite's log cannot work on.
     pub fn open(self) -> Result<SqliteAuthority> {
         let database = Database::new(self, Instant::now() + OPENING)?;
         Ok(SqliteAuthority { database })

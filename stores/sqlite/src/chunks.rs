@@ -10,7 +10,8 @@ use crate::connection::Call;
 use crate::error::before_commit;
 use crate::{owner, space, tidy};
 
-/// One transaction for all of them: an error of one that is not its own leaves nothing of the others.
+/// One transaction for all of them: an error of one that is not its own leaves nothing of the
+/// others.
 pub(crate) fn append(call: &Call<'_>, appends: &[Append<'_>]) -> Result<Vec<Result<Appended>>> {
     let mut answers = Vec::with_capacity(appends.len());
     for append in appends {

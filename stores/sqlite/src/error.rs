@@ -21,8 +21,8 @@ pub(crate) fn before_commit(error: Error) -> AuthorityError {
     }
 }
 
-/// An error of the commit. The log may have all of the transaction even if its sync failed: then it is
-/// applied when the file is next opened after a crash.
+/// An error of the commit. The log may have all of the transaction even if its sync failed: then it
+/// is applied when the file is next opened after a crash.
 pub(crate) fn on_commit(error: Error) -> AuthorityError {
     if is_busy(&error) {
         AuthorityError::transient(error)

@@ -1,4 +1,5 @@
-//! Which file it is: one that was restored, copied or moved is another, and may lack what was in it.
+//! Which file it is: one that was restored, copied or moved is another, and may lack what was in
+//! it.
 
 use std::fs;
 use std::io;

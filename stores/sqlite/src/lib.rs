@@ -1,5 +1,5 @@
-//! SQLite as the [authority](onceonly::authority) of onceonly stores: several processes of one machine
-//! see the same keys, and the file decides who was first. No server to run.
+//! SQLite as the [authority](onceonly::authority) of onceonly stores: several processes of one
+//! machine see the same keys, and the file decides who was first. No server to run.
 //!
 //! **Not yet stable**, as the trait is not.
 //!
@@ -36,23 +36,23 @@
 //! - Nothing installed: SQLite is compiled in. A graph of crates can have one `libsqlite3-sys`.
 //!
 //! SQLite has one writer at a time, in all processes together. A call waits for its turn, up to its
-//! deadline; a process that is stopped while it writes holds up the others until it goes on or dies. A
-//! disk that hangs in a sync holds up the call that waits for it, past its deadline: nothing can
-//! interrupt that.
+//! deadline; a process that is stopped while it writes holds up the others until it goes on or
+//! dies. A disk that hangs in a sync holds up the call that waits for it, past its deadline:
+//! nothing can interrupt that.
 //!
 //! # What is in the file
 //!
 //! The tables `onceonly_meta`, `onceonly_spaces`, `onceonly_rows`, `onceonly_forgotten`,
-//! `onceonly_owners` and `onceonly_chunks`; [`migrations`] has them with comments, and other programs
-//! may read them. The file may be one that an application uses for other things as well.
+//! `onceonly_owners` and `onceonly_chunks`; [`migrations`] has them with comments, and other
+//! programs may read them. The file may be one that an application uses for other things as well.
 //!
-//! Rows that are over are deleted by calls that write, at most twice as many as they write, and so are
-//! chunks: the file does not shrink, its pages are used again.
+//! Rows that are over are deleted by calls that write, at most twice as many as they write, and so
+//! are chunks: the file does not shrink, its pages are used again.
 //!
 //! # Restoring it
 //!
-//! Stop the processes, move the file, its `-wal` and its `-shm` away, and copy the backup to where it
-//! was. The stores know the new file by its inode and the time it was made, and say in
+//! Stop the processes, move the file, its `-wal` and its `-shm` away, and copy the backup to where
+//! it was. The stores know the new file by its inode and the time it was made, and say in
 //! `guaranteed_since` that something may be missing. Whoever writes the backup *into* the old file
 //! adds `UPDATE onceonly_meta SET generation = random()`.
 
@@ -86,7 +86,8 @@ use connection::Database;
 
 /// A file that decides about keys for the processes of one machine. See the [crate](self).
 ///
-/// Give all stores of a process one of them, in an `Arc`: then what they ask goes in one transaction.
+/// Give all stores of a process one of them, in an `Arc`: then what they ask goes in one
+/// transaction.
 pub struct SqliteAuthority {
     database: Database,
 }

@@ -22,7 +22,8 @@ pub(crate) fn release(call: &Call<'_>, name: &str, epoch: u64) -> Result<()> {
     let mut update = call
         .db
         .prepare_cached(
-            "UPDATE onceonly_owners SET lease_until = 0, released = 1 WHERE space = ?1 AND epoch = ?2",
+            "UPDATE onceonly_owners SET lease_until = 0, released = 1
+             WHERE space = ?1 AND epoch = ?2",
         )
         .map_err(before_commit)?;
     update.execute(params![space, signed(epoch)]).map_err(before_commit)?;

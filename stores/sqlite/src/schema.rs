@@ -24,8 +24,8 @@ pub(crate) fn use_wal(db: &Connection, deadline: Instant) -> Result<()> {
             Ok(mode) if mode == "wal" => return Ok(()),
             Ok(mode) => {
                 let why = format!(
-                    "the file cannot have a write-ahead log (its journal is \"{mode}\"): put it on a \
-                     local file system"
+                    "the file cannot have a write-ahead log (its journal is \"{mode}\"): put it on \
+                     a local file system"
                 );
                 return Err(AuthorityError::refused(why));
             }
@@ -59,7 +59,8 @@ pub(crate) fn check(db: &Connection) -> Result<()> {
              onceonly-sqlite in all processes that use the file"
         ))),
         None => Err(AuthorityError::refused(
-            "it has no tables: run `onceonly_sqlite::migrations()` on it, or let the builder migrate",
+            "it has no tables: run `onceonly_sqlite::migrations()` on it, or let the builder \
+             migrate",
         )),
     }
 }

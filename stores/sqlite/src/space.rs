@@ -95,14 +95,16 @@ pub(crate) fn forget(call: &Call<'_>, space: i64, digest: Digest, expires: i64) 
     let mut count = call
         .db
         .prepare_cached(
-            "UPDATE onceonly_spaces SET forgotten = forgotten + 1 WHERE id = ?1 RETURNING forgotten",
+            "UPDATE onceonly_spaces SET forgotten = forgotten + 1 WHERE id = ?1
+             RETURNING forgotten",
         )
         .map_err(before_commit)?;
     let number: i64 = count.query_row([space], |row| row.get(0)).map_err(before_commit)?;
     let mut insert = call
         .db
         .prepare_cached(
-            "INSERT INTO onceonly_forgotten (space, number, expires, digest) VALUES (?1, ?2, ?3, ?4)",
+            "INSERT INTO onceonly_forgotten (space, number, expires, digest)
+             VALUES (?1, ?2, ?3, ?4)",
         )
         .map_err(before_commit)?;
     insert.execute(params![space, number, expires, digest.as_bytes()]).map_err(before_commit)?;

@@ -10,8 +10,8 @@ use crate::error::before_commit;
 const MOST_ROWS: usize = 512;
 /// Chunks that one call deletes at most: they are large.
 const MOST_CHUNKS: usize = 16;
-/// Rows stay for so long after they are over: a minute in which the clock may step back, and in which
-/// fences go on from the last one.
+/// Rows stay for so long after they are over: a minute in which the clock may step back, and in
+/// which fences go on from the last one.
 const GRACE_US: i64 = 60_000_000;
 
 /// Twice as many as were written, so that there are less and less of them.
@@ -31,7 +31,8 @@ pub(crate) fn rows(call: &Call<'_>, written: usize) -> Result<()> {
     delete(
         call,
         "DELETE FROM onceonly_forgotten WHERE (space, number) IN
-         (SELECT space, number FROM onceonly_forgotten WHERE expires <= ?1 ORDER BY expires LIMIT ?2)",
+         (SELECT space, number FROM onceonly_forgotten WHERE expires <= ?1
+          ORDER BY expires LIMIT ?2)",
         (before, most),
     )
 }

@@ -37,7 +37,8 @@ pub(crate) fn url() -> &'static str {
             thread::sleep(Duration::from_millis(200));
         }
         panic!(
-            "no PostgreSQL at {url}: apt-get install postgresql, or name another in ONCEONLY_POSTGRES"
+            "no PostgreSQL at {url}: apt-get install postgresql, or name another in \
+             ONCEONLY_POSTGRES"
         );
     })
 }

@@ -1,5 +1,5 @@
-//! Connections: how calls that block keep their deadlines, who has which connection, and what is done
-//! between calls.
+//! Connections: how calls that block keep their deadlines, who has which connection, and what is
+//! done between calls.
 
 mod backoff;
 mod pool;

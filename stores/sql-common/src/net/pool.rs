@@ -5,7 +5,8 @@ use std::sync::{Mutex, PoisonError};
 /// Connections that are kept; there are as many calls at a time as the engine has threads for.
 const MOST_IDLE: usize = 4;
 
-/// Connections that nobody uses at the moment. Who takes one gives it back only when no reply is due.
+/// Connections that nobody uses at the moment. Who takes one gives it back only when no reply is
+/// due.
 #[derive(Debug)]
 pub struct Pool<C>(Mutex<Vec<C>>);
 

@@ -18,7 +18,8 @@ impl Reactor {
         Ok(Reactor(Some(Builder::new_current_thread().enable_all().build()?)))
     }
 
-    /// Waits for `work`, or until the deadline: then `None`. Must not be called from inside a runtime.
+    /// Waits for `work`, or until the deadline: then `None`. Must not be called from inside a
+    /// runtime.
     pub fn run<T>(&self, deadline: Instant, work: impl Future<Output = T>) -> Option<T> {
         let runtime = self.0.as_ref()?;
         runtime.block_on(async {

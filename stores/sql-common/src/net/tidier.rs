@@ -13,8 +13,8 @@ pub struct Tidier {
 }
 
 impl Tidier {
-    /// Calls `batch` every `pause`, and then as long as it says that there is more. Between two batches
-    /// it rests for as long as the last took: others want the server too.
+    /// Calls `batch` every `pause`, and then as long as it says that there is more. Between two
+    /// batches it rests for as long as the last took: others want the server too.
     ///
     /// # Errors
     /// There can be no more threads.
