@@ -8,7 +8,7 @@ use onceonly::sim::SimDisk;
 use onceonly::{Claim, Dedup, Error, Verdict};
 use proptest::prelude::*;
 
-use crate::fixture::{LEASE, SLICE, Site, WINDOW, Wire, written};
+use crate::fixture::{LEASE, SLICE, Site, WINDOW, Wire, eventually, written};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -90,7 +90,14 @@ impl World {
         site.server.heal();
         let builder = site.builder_with(wire).expected_keys(200_000).shards(2);
         let deadline = Duration::from_millis(400);
-        builder.authority_deadline(deadline).open_simulated(disk).unwrap()
+        let builder = builder.authority_deadline(deadline);
+        // The breaker may be open still.
+        let mut opened = None;
+        eventually("it opens", || {
+            opened = builder.clone().open_simulated(disk).ok();
+            opened.is_some()
+        });
+        opened.unwrap()
     }
 
     fn store(&self) -> &Dedup {

@@ -13,6 +13,7 @@ mod writing;
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering::{Acquire as Acq, Relaxed, Release};
+use std::time::{Duration, Instant};
 
 use super::shared::error_of;
 use super::{CLOCK_TIME, EVENT_TIME, Engine, OWNED_TIME, SHARED_TIME, shared};
@@ -29,7 +30,9 @@ use foreign::Foreign;
 use writing::Writing;
 
 /// How often new keys are written.
-pub(super) const WRITE_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
+pub(super) const WRITE_EVERY: Duration = Duration::from_millis(100);
+/// How often a store that is being closed tries to be heard of.
+const RETRY_EVERY: Duration = Duration::from_millis(10);
 /// Digests of one bucket, about: what is read for the first key of it that is not known.
 const KEYS_PER_BUCKET: u64 = 4_096;
 const MOST_PART_BITS: u32 = 12;
@@ -86,7 +89,7 @@ pub(super) struct Owner {
     run_pages: Mutex<(u64, usize)>,
     foreign: Foreign,
     /// Since when a full segment waits to be written.
-    sealing_waits: Mutex<Option<std::time::Instant>>,
+    sealing_waits: Mutex<Option<Instant>>,
     /// One call asks for the lease at a time.
     renewing: Mutex<()>,
     hole_until_ns: Mutex<i64>,
@@ -288,7 +291,7 @@ impl Engine {
         OwnerStats {
             epoch: writing.epoch(),
             is_owner: owner.standing.load(Acq) == OWNER && now_ns < until_ns,
-            lease_left: std::time::Duration::from_nanos(left_ns),
+            lease_left: Duration::from_nanos(left_ns),
             queued: self.keys_to_write(owner),
             position: writing.position(),
             written_through: Timestamp::from_unix_nanos(writing.through_ns()),
@@ -331,19 +334,25 @@ impl Engine {
     }
 
     fn write_all(&self, owner: &Owner) -> Result<()> {
-        let mut doubts = 0;
+        let (mut doubts, mut heard) = (0, false);
+        let deadline = self.config.owned.as_ref().map(|owned| owned.terms.deadline);
+        let until = Instant::now() + deadline.unwrap_or_default();
         loop {
             if owner.standing.load(Acq) == FOLLOWED {
                 return Err(owner.followed());
             }
-            if self.is_all_written(owner) {
+            // It is heard of in any case: a server that came up empty is noticed by that.
+            if heard && self.is_all_written(owner) {
                 return Ok(());
             }
             match owner.link.write() {
                 // Whether it still is the owner is asked next.
                 Err(failure) if failure.is_stale() && doubts < MOST_DOUBTS => doubts += 1,
+                Err(failure) if failure.error.is_transient() && Instant::now() < until => {
+                    std::thread::sleep(RETRY_EVERY);
+                }
                 Err(failure) => return Err(owner.error(&failure)),
-                Ok(()) => {}
+                Ok(()) => heard = true,
             }
         }
     }
