@@ -96,7 +96,7 @@ pub use key::Key;
 pub use plan::Plan;
 pub use stats::{AuthorityStats, BreakerState, ClaimInfo, RecoveryReport, SliceStats, Stats};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
-pub use verdict::{BatchError, Verdict};
+pub use verdict::{BatchError, Seen, Verdict};
 
 /// A disk that loses power, for the tests of this crate.
 #[cfg(feature = "test-storage")]

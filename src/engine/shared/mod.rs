@@ -6,6 +6,7 @@
 mod claims;
 mod decide;
 mod drive;
+mod kept;
 mod news;
 
 pub(crate) use claims::Held;
@@ -21,7 +22,6 @@ use crate::config::{Config, OnOutage, Shared as Settings};
 use crate::digest::{Digest, KeyHasher};
 use crate::error::{Error, Result};
 use crate::format::header::StoreHeader;
-use crate::format::kept::Kept;
 use crate::format::manifest::Hole;
 use crate::gather::{Failure, Link, Terms, Watcher};
 use crate::random;
@@ -226,21 +226,6 @@ impl Engine {
         })?;
         *until_ns = to_ns;
         Ok(())
-    }
-
-    /// What an authority has kept with a key, if it is what was written for that key.
-    fn accepted(&self, digest: Digest, value: Vec<u8>) -> Option<Arc<[u8]>> {
-        if value.is_empty() {
-            return None;
-        }
-        match Kept::decode(digest, &value) {
-            Ok(_) => Some(value.into()),
-            Err(why) => {
-                let name = self.shared().map(|shared| shared.link.name());
-                self.note_background_error(&Error::corrupt(name.unwrap_or_default(), why));
-                None
-            }
-        }
     }
 
     /// Counts a `New` that was assumed.
