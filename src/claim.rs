@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use crate::authority::Dialect;
 use crate::config::OnOutage;
-use crate::digest::Digest;
-use crate::engine::{Engine, Grant, Held};
+use crate::digest::{Digest, KeyHasher};
+use crate::engine::{Engine, Grant, Held, Wish};
 use crate::error::{Error, Result};
 use crate::format::kept::MAX_RESULT;
 use crate::time::{Timestamp, nanos};
@@ -30,6 +30,7 @@ const _: () = assert!(MAX_NOTE_LEN <= crate::format::record::MAX_PAYLOAD);
 pub struct ClaimOptions {
     pub(crate) lease: Option<Duration>,
     pub(crate) note: Option<Vec<u8>>,
+    pub(crate) fingerprint: Option<Vec<u8>>,
 }
 
 impl ClaimOptions {
@@ -52,6 +53,17 @@ impl ClaimOptions {
     #[must_use]
     pub fn note(mut self, note: impl Into<Vec<u8>>) -> Self {
         self.note = Some(note.into());
+        self
+    }
+
+    /// What tells this message from others under the same key: its payload, or a hash of it. The store keeps
+    /// 128 bits of it, digested under its secret, with the mark; a later claim of the key with another one
+    /// is [`Claim::Conflict`], not a duplicate. A key that was marked without one is a duplicate for all.
+    /// While the key is claimed, it is [`Claim::InFlight`] for all. It is not journaled before the commit:
+    /// a claim that is taken over after a restart commits without.
+    #[must_use]
+    pub fn fingerprint(mut self, fingerprint: impl Into<Vec<u8>>) -> Self {
+        self.fingerprint = Some(fingerprint.into());
         self
     }
 }
@@ -227,6 +239,7 @@ fn into_claim(engine: &Arc<Engine>, attempt: Attempt, on_outage: OnOutage) -> Cl
         Attempt::Granted(grant) => Claim::Granted(ClaimGuard::new(engine, &grant, on_outage)),
         Attempt::InFlight { lease_left } => Claim::InFlight { lease_left },
         Attempt::Duplicate(kept) => Claim::Duplicate { result: kept.and_then(|kept| kept.result) },
+        Attempt::Conflict => Claim::Conflict {},
         Attempt::TooOld => Claim::TooOld,
     }
 }
@@ -251,20 +264,29 @@ pub(crate) fn claim_now(
     digest: Digest,
     on_outage: OnOutage,
 ) -> Result<Claim> {
-    Ok(into_claim(engine, engine.claim(digest, None, None, &[], on_outage)?, on_outage))
+    Ok(into_claim(engine, engine.claim(digest, None, Wish::default(), on_outage)?, on_outage))
 }
 
 pub(crate) fn claim(
     engine: &Arc<Engine>,
+    hasher: &KeyHasher,
     digest: Digest,
     time: Option<Timestamp>,
-    options: ClaimOptions,
+    options: &ClaimOptions,
     on_outage: OnOutage,
 ) -> Result<Claim> {
-    let lease = lease_ns(&options)?;
-    let note = options.note.unwrap_or_default();
-    let attempt = engine.claim(digest, time, lease, &note, on_outage)?;
+    let wish = Wish {
+        lease_ns: lease_ns(options)?,
+        note: options.note.as_deref().unwrap_or_default(),
+        fingerprint: options.fingerprint.as_deref().map(|bytes| fingerprint(hasher, bytes)),
+    };
+    let attempt = engine.claim(digest, time, wish, on_outage)?;
     Ok(into_claim(engine, attempt, on_outage))
+}
+
+/// What is kept of a fingerprint: who knows it, but not the secret of the store, cannot tell.
+pub(crate) fn fingerprint(hasher: &KeyHasher, bytes: &[u8]) -> Digest {
+    hasher.digest(bytes)
 }
 
 /// How often a waiter looks at a claim that is not given back: the end of a claim wakes it at once, but
@@ -280,7 +302,7 @@ pub(crate) fn claim_wait(
     let waiter = engine.waiter()?;
     loop {
         let epoch = waiter.epoch();
-        let attempt = engine.claim(digest, None, None, &[], on_outage)?;
+        let attempt = engine.claim(digest, None, Wish::default(), on_outage)?;
         let Attempt::InFlight { lease_left } = attempt else {
             return Ok(into_claim(engine, attempt, on_outage));
         };
@@ -365,16 +387,15 @@ pub(crate) fn expired(engine: &Arc<Engine>) -> Result<Vec<ClaimGuard>> {
 }
 
 pub(crate) fn process_once<T, E>(
-    engine: &Arc<Engine>,
-    digest: Digest,
-    on_outage: OnOutage,
+    claimed: Result<Claim>,
     work: impl FnOnce(&ClaimGuard) -> Result<T, E>,
 ) -> Result<Outcome<T>, ProcessError<E>> {
-    let guard = match claim_now(engine, digest, on_outage) {
+    let guard = match claimed {
         Ok(Claim::Granted(guard)) => guard,
         Ok(Claim::InFlight { lease_left }) => return Ok(Outcome::InFlight { lease_left }),
         Ok(Claim::Duplicate { result }) => return Ok(Outcome::Duplicate { result }),
         Ok(Claim::TooOld) => return Ok(Outcome::Duplicate { result: None }),
+        Ok(Claim::Conflict {}) => return Err(ProcessError::Conflict),
         Err(error) => return Err(ProcessError::Claim(error)),
     };
     // The guard outlives the closure, so a panic is caught only to abandon before it goes on.

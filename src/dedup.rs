@@ -15,7 +15,7 @@ use crate::explain::Explanation;
 use crate::offline;
 use crate::stats::{ClaimInfo, Stats, WarmUp};
 use crate::time::Timestamp;
-use crate::verdict::{BatchError, Verdict};
+use crate::verdict::{BatchError, Seen, Verdict};
 
 /// An open store. A handle: cheap to clone, shared by any number of threads, no call needs `&mut`.
 /// It is the root [`Scope`], whose calls it has by `Deref`.
@@ -266,6 +266,23 @@ impl Scope {
         self.engine().observe(self.digest(key), self.on_outage)
     }
 
+    /// [`Scope::observe`] of a message that `fingerprint` tells from others under the same key: its payload,
+    /// or a hash of it. The store keeps 128 bits of that with the mark. Another one under the same key is
+    /// [`Seen::Conflict`], never silently a duplicate; a key that was marked without one is a duplicate for
+    /// all.
+    ///
+    /// # Errors
+    /// Those of [`Scope::observe`]; [`crate::Error::Corrupt`] also when the fingerprint that was kept is
+    /// damaged.
+    pub fn observe_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        fingerprint: impl AsRef<[u8]>,
+    ) -> Result<Seen> {
+        let fingerprint = claim::fingerprint(&self.hasher, fingerprint.as_ref());
+        self.engine().observe_with(self.digest(key), fingerprint, self.on_outage)
+    }
+
     /// [`Scope::observe`] at `time`, in stores opened with `event_time(true)`: late but within the
     /// window goes to its own slice, older is `TooOld`.
     ///
@@ -364,12 +381,13 @@ impl Scope {
         claim::claim_now(self.engine(), self.digest(key), self.on_outage)
     }
 
-    /// [`Scope::claim`] with a lease or a note of its own.
+    /// [`Scope::claim`] with a lease, a note or a fingerprint of its own.
     ///
     /// # Errors
     /// Those of [`Scope::claim`], and [`crate::Error::Config`] for a note that is too long.
     pub fn claim_with(&self, key: impl AsRef<[u8]>, options: ClaimOptions) -> Result<Claim> {
-        claim::claim(self.engine(), self.digest(key), None, options, self.on_outage)
+        let digest = self.digest(key);
+        claim::claim(self.engine(), &self.hasher, digest, None, &options, self.on_outage)
     }
 
     /// [`Scope::claim`] at `time`, in stores opened with `event_time(true)`; a commit records the
@@ -379,7 +397,8 @@ impl Scope {
     /// Those of [`Scope::claim`] and [`crate::Error::TimestampAhead`].
     pub fn claim_at(&self, key: impl AsRef<[u8]>, time: impl Into<Timestamp>) -> Result<Claim> {
         let (digest, options) = (self.digest(key), ClaimOptions::default());
-        claim::claim(self.engine(), digest, Some(time.into()), options, self.on_outage)
+        let time = Some(time.into());
+        claim::claim(self.engine(), &self.hasher, digest, time, &options, self.on_outage)
     }
 
     /// [`Scope::claim`], waiting until `deadline` while another owner works on the key. Never
@@ -419,7 +438,24 @@ impl Scope {
         key: impl AsRef<[u8]>,
         work: impl FnOnce(&ClaimGuard) -> Result<T, E>,
     ) -> Result<Outcome<T>, ProcessError<E>> {
-        claim::process_once(self.engine(), self.digest(key), self.on_outage, work)
+        claim::process_once(claim::claim_now(self.engine(), self.digest(key), self.on_outage), work)
+    }
+
+    /// [`Scope::process_once`] with options for its claim.
+    ///
+    /// # Errors
+    /// Those of [`Scope::process_once`], and [`ProcessError::Conflict`] when the key was committed by a
+    /// message with another fingerprint.
+    ///
+    /// # Panics
+    /// As [`Scope::process_once`].
+    pub fn process_once_with<T, E>(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: ClaimOptions,
+        work: impl FnOnce(&ClaimGuard) -> Result<T, E>,
+    ) -> Result<Outcome<T>, ProcessError<E>> {
+        claim::process_once(self.claim_with(key, options), work)
     }
 
     /// The result that was kept when `key` was committed ([`ClaimGuard::commit_with`],

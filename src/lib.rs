@@ -104,7 +104,7 @@ pub use stats::{
     AuthorityStats, BreakerState, ClaimInfo, OwnerStats, RecoveryReport, SliceStats, Stats, WarmUp,
 };
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
-pub use verdict::{BatchError, Verdict};
+pub use verdict::{BatchError, Seen, Verdict};
 
 /// A disk that loses power, for the tests of this crate.
 #[cfg(feature = "test-storage")]

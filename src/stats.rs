@@ -28,6 +28,8 @@ pub struct Stats {
     pub forgotten: u64,
     /// Duplicates recorded again by `refresh_on_duplicate`.
     pub refreshed: u64,
+    /// Messages refused because their key was marked by one with another fingerprint.
+    pub conflicts: u64,
     /// Keys for which the filter alone said "definitely new".
     pub filter_negative: u64,
     /// Keys that the filter suspected.

@@ -16,6 +16,20 @@ pub enum Verdict {
     TooOld,
 }
 
+/// The answer to [`crate::Scope::observe_with`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use = "an answer that nobody reads drops or repeats a message"]
+#[non_exhaustive]
+pub enum Seen {
+    /// Not seen within the window; it is marked now, and its fingerprint kept.
+    New,
+    /// Seen within the window, with this fingerprint or with none that is known.
+    Duplicate,
+    /// Seen within the window with another fingerprint: another message under the same key. Nothing was
+    /// marked.
+    Conflict,
+}
+
 /// A batch that was not decided as a whole.
 #[derive(Debug)]
 pub struct BatchError {

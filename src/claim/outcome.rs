@@ -26,6 +26,10 @@ pub enum Claim {
         /// damaged: [`crate::Scope::result`] tells.
         result: Option<Vec<u8>>,
     },
+    /// Committed within the window by a message with another fingerprint
+    /// ([`super::ClaimOptions::fingerprint`]): another message under the same key.
+    #[non_exhaustive]
+    Conflict {},
     /// Event time only: older than the window; nothing is known and nothing was claimed.
     TooOld,
 }
@@ -66,6 +70,8 @@ pub enum ProcessError<E> {
     Work(E),
     /// The claim could not be made; the handler was not called.
     Claim(Error),
+    /// The key was committed by a message with another fingerprint; the handler was not called.
+    Conflict,
 }
 
 impl<E: fmt::Display> fmt::Display for ProcessError<E> {
@@ -73,6 +79,9 @@ impl<E: fmt::Display> fmt::Display for ProcessError<E> {
         match self {
             ProcessError::Work(_) => f.write_str("the handler failed; the key is not marked"),
             ProcessError::Claim(_) => f.write_str("the claim failed; the handler was not called"),
+            ProcessError::Conflict => f.write_str(
+                "another message had the same key: refuse this one, or give it a key of its own",
+            ),
         }
     }
 }
@@ -82,6 +91,7 @@ impl<E: std::error::Error + 'static> std::error::Error for ProcessError<E> {
         match self {
             ProcessError::Work(error) => Some(error),
             ProcessError::Claim(error) => Some(error),
+            ProcessError::Conflict => None,
         }
     }
 }

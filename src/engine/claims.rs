@@ -23,6 +23,8 @@ pub(crate) enum Attempt {
     },
     /// With what is kept with the key.
     Duplicate(Option<Box<Kept>>),
+    /// The mark is of a message with another fingerprint.
+    Conflict,
     TooOld,
 }
 
@@ -38,6 +40,16 @@ impl Grant {
     fn local(digest: Digest, token: u64) -> Self {
         Grant { digest, token, public_token: token }
     }
+}
+
+/// How a claim is made.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Wish<'a> {
+    /// The store's, if none.
+    pub(crate) lease_ns: Option<i64>,
+    pub(crate) note: &'a [u8],
+    /// Of the message.
+    pub(crate) fingerprint: Option<Digest>,
 }
 
 pub(super) struct Claims {
@@ -116,17 +128,16 @@ impl Engine {
         &self,
         digest: Digest,
         event_time: Option<Timestamp>,
-        lease_ns: Option<i64>,
-        note: &[u8],
+        wish: Wish<'_>,
         on_outage: OnOutage,
     ) -> Result<Attempt> {
         self.prefetch(digest);
+        let Wish { lease_ns, note, fingerprint } = wish;
         match event_time {
             None if self.is_alone() => {}
             None => {
                 if let Some(shared) = self.admit(&[digest], on_outage)? {
-                    let lease_ns = lease_ns.unwrap_or(self.config.lease_ns);
-                    return self.claim_shared(shared, digest, lease_ns, note, on_outage);
+                    return self.claim_shared(shared, digest, wish, on_outage);
                 }
                 if self.config.event_time {
                     return Err(self.refusal(false, "claim"));
@@ -141,7 +152,7 @@ impl Engine {
         let lease_ns = lease_ns.unwrap_or(self.config.lease_ns);
         let now_ns = self.time.now_for(lease_ns);
         let event_ns = event_time.map(Timestamp::as_unix_nanos);
-        let request = ClaimRequest { digest, now_ns, lease_ns, event_ns, note };
+        let request = ClaimRequest { digest, now_ns, lease_ns, event_ns, note, fingerprint };
         self.with_shard(digest, |shard, call| {
             let target = match event_ns {
                 Some(time_ns) => self.event_target(shard, time_ns),
@@ -168,7 +179,7 @@ impl Engine {
             token
         })?;
         if matches!(answer, ClaimAnswer::Duplicate) && self.keeps() {
-            return Ok(Attempt::Duplicate(self.kept_of(shard, request.digest)));
+            return self.duplicate_in(shard, request.digest, request.fingerprint);
         }
         Ok(attempt(answer, request.digest, token))
     }
@@ -231,7 +242,7 @@ impl Engine {
                     }
                 });
             for at in duplicates.drain(..) {
-                answer(at, Attempt::Duplicate(self.kept_of(shard, keys.digest(at))));
+                answer(at, self.duplicate_in(shard, keys.digest(at), None)?);
             }
             claimed
         });
@@ -421,7 +432,9 @@ impl Engine {
         let expired: Vec<_> = expired.map(|(d, claim)| (*d, claim.clone())).collect();
         for (digest, claim) in expired {
             let (lease_ns, event_ns) = (self.config.lease_ns, claim.event_ns);
-            let request = ClaimRequest { digest, now_ns, lease_ns, event_ns, note: &claim.note };
+            let fingerprint = claim.kept.as_ref().and_then(|kept| kept.fingerprint);
+            let note = &claim.note;
+            let request = ClaimRequest { digest, now_ns, lease_ns, event_ns, note, fingerprint };
             let token = self.claims.token();
             shard.grant(&self.tools, call, &request, token)?;
             answer(Grant::local(digest, token));

@@ -41,7 +41,7 @@ use crate::telemetry::{StoreMeters, events};
 use crate::time::Timestamp;
 use crate::verdict::Verdict;
 
-pub(crate) use claims::{Attempt, Grant};
+pub(crate) use claims::{Attempt, Grant, Wish};
 pub(crate) use open::{open_dir, open_in_memory, read_header, read_manifest};
 #[cfg(feature = "test-storage")]
 pub(crate) use open::{open_dir_on_boot, open_simulated};

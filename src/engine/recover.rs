@@ -295,7 +295,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use crate::config::{Builder, OnOutage};
-    use crate::engine::{Attempt, open_simulated};
+    use crate::engine::{Attempt, Wish, open_simulated};
     use crate::storage::sim::SimDisk;
     use crate::time::ManualClock;
 
@@ -311,7 +311,7 @@ mod tests {
         let digest = |name: &[u8]| engine.root_hasher().digest(name);
         let (cut_short, in_flight) = (digest(b"cut short"), digest(b"in flight"));
         for digest in [cut_short, in_flight] {
-            let claimed = engine.claim(digest, None, None, b"", OnOutage::Fail).unwrap();
+            let claimed = engine.claim(digest, None, Wish::default(), OnOutage::Fail).unwrap();
             assert!(matches!(claimed, Attempt::Granted(_)));
         }
         let mut call = engine.begin().unwrap();
@@ -323,9 +323,9 @@ mod tests {
         let engine = open(&killed);
         let live = |digest| engine.contains(digest, OnOutage::Fail).unwrap();
         assert!(live(cut_short) && !live(in_flight));
-        let claimed = engine.claim(cut_short, None, None, b"", OnOutage::Fail).unwrap();
+        let claimed = engine.claim(cut_short, None, Wish::default(), OnOutage::Fail).unwrap();
         assert!(matches!(claimed, Attempt::Duplicate(_)), "the claim of a live key was kept");
-        let claimed = engine.claim(in_flight, None, None, b"", OnOutage::Fail).unwrap();
+        let claimed = engine.claim(in_flight, None, Wish::default(), OnOutage::Fail).unwrap();
         assert!(matches!(claimed, Attempt::Granted(_)));
         assert_eq!(engine.stats().recovery.replayed_claims, 1);
     }

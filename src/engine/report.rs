@@ -152,6 +152,7 @@ fn add_shard(stats: &mut Stats, shard: &Shard) {
     stats.claims_held += shard.claims.len() as u64;
     stats.forgotten += counters.forgotten;
     stats.refreshed += counters.refreshed;
+    stats.conflicts += counters.conflicts;
     stats.filter_positive += counters.filter_positive;
     stats.filter_false_positive += counters.filter_false_positive;
     stats.filters_rebuilding += u64::from(shard.filter.is_none() || shard.building.is_some());

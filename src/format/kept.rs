@@ -61,6 +61,18 @@ pub(crate) fn verified(digest: Digest, bytes: &[u8]) -> Result<&[u8], &'static s
 pub(crate) const LOST: &[u8] = &[0];
 
 impl Kept {
+    /// A fingerprint alone.
+    pub(crate) fn of(fingerprint: Digest) -> Self {
+        Kept { fingerprint: Some(fingerprint), result: None }
+    }
+
+    /// Whether a message with this fingerprint is another one. One that is not known is taken for the
+    /// same.
+    pub(crate) fn conflicts(&self, fingerprint: Option<Digest>) -> bool {
+        let both = self.fingerprint.zip(fingerprint);
+        both.is_some_and(|(kept, given)| kept != given)
+    }
+
     pub(crate) fn encode(&self, digest: Digest) -> Vec<u8> {
         let mut content = vec![0];
         if let Some(fingerprint) = self.fingerprint {

@@ -191,21 +191,37 @@ impl Shard {
         Ok(())
     }
 
-    /// Keeps what the authority has marked for us.
+    /// Keeps what the authority has marked for us, with what was given to it.
     pub(crate) fn record_won(
         &mut self,
         tools: &Tools,
         call: &mut Call,
-        digest: Digest,
+        (digest, kept): (Digest, Option<&Arc<[u8]>>),
     ) -> Result<()> {
         self.end_lapsed(tools, call, digest)?;
         if self.was_forgotten(digest) {
             return Ok(());
         }
         let target = self.current();
-        self.make_known(tools, call, digest, target, None)?;
-        self.count(target.slice, 1);
-        Ok(())
+        self.make_learned(tools, call, (digest, kept), target)
+    }
+
+    fn make_learned(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        (digest, kept): (Digest, Option<&Arc<[u8]>>),
+        target: Target,
+    ) -> Result<()> {
+        let mark = |shard: &mut Shard, call: &mut Call| {
+            shard.make_known(tools, call, digest, target, None)?;
+            shard.count(target.slice, 1);
+            Ok(())
+        };
+        match kept {
+            None => mark(self, call),
+            Some(kept) => self.keep_and_mark(tools, call, digest, target.slice, kept, mark),
+        }
     }
 
     /// Keeps that the authority holds the digest since an instant of `target`, and what it has kept.
@@ -225,15 +241,7 @@ impl Shard {
         if self.find(digest, mask)?.is_some() {
             return Ok(());
         }
-        let mark = |shard: &mut Shard, call: &mut Call| {
-            shard.make_known(tools, call, digest, target, None)?;
-            shard.count(target.slice, 1);
-            Ok(())
-        };
-        match kept {
-            None => mark(self, call),
-            Some(kept) => self.keep_and_mark(tools, call, digest, target.slice, kept, mark),
-        }
+        self.make_learned(tools, call, (digest, kept), target)
     }
 
     /// The digest was forgotten, by whatever process: what is known of it here does not count. A claim

@@ -67,6 +67,8 @@ pub(crate) struct ClaimRequest<'a> {
     pub(crate) lease_ns: i64,
     pub(crate) event_ns: Option<i64>,
     pub(crate) note: &'a [u8],
+    /// Of the message; kept with its mark.
+    pub(crate) fingerprint: Option<Digest>,
 }
 
 /// The answer of a shard to a claim.
@@ -231,7 +233,7 @@ impl Shard {
             orphaned: false,
             note: request.note.into(),
             remote: Remote::default(),
-            kept: None,
+            kept: request.fingerprint.map(|fingerprint| Box::new(Kept::of(fingerprint))),
         };
         self.journal_claim(tools, call, request.digest, &state)?;
         self.put_claim(tools, request.digest, state);

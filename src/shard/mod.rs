@@ -96,6 +96,7 @@ pub(crate) struct Counters {
     pub(crate) claims_abandoned: u64,
     pub(crate) forgotten: u64,
     pub(crate) refreshed: u64,
+    pub(crate) conflicts: u64,
     pub(crate) filter_positive: u64,
     pub(crate) filter_false_positive: u64,
 }

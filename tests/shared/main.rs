@@ -8,6 +8,7 @@ mod strategies;
 mod batches;
 mod bold;
 mod claims;
+mod fingerprints;
 mod fixture;
 mod forgetting;
 mod honesty;

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use super::{PREEMPTIONS, both, check, digest, observe, spawn, store};
 use crate::claim::{Claim, claim_wait};
 use crate::config::OnOutage;
-use crate::engine::{Attempt, Engine, Held};
+use crate::engine::{Attempt, Engine, Held, Wish};
 use crate::error::Error;
 use crate::verdict::Verdict;
 
 const KEY: u64 = 1;
 
 fn claim(engine: &Engine) -> Attempt {
-    engine.claim(digest(KEY), None, None, &[], OnOutage::Fail).expect("the store works")
+    engine.claim(digest(KEY), None, Wish::default(), OnOutage::Fail).expect("the store works")
 }
 
 fn token(attempt: &Attempt) -> Option<u64> {

@@ -11,7 +11,7 @@ use crate::authority::{RowAnswer, RowOp};
 use crate::config::OnOutage;
 use crate::digest::Digest;
 use crate::engine::Engine;
-use crate::engine::claims::{Attempt, Grant};
+use crate::engine::claims::{Attempt, Grant, Wish};
 use crate::error::{Error, Result};
 use crate::format::kept::Kept;
 use crate::gather::{Failure, Step};
@@ -44,14 +44,19 @@ impl Engine {
         &self,
         shared: &Shared,
         digest: Digest,
-        lease_ns: i64,
-        note: &[u8],
+        wish: Wish<'_>,
         policy: OnOutage,
     ) -> Result<Attempt> {
         self.tick_clock();
-        let wanted = Wanted::Claim(lease_ns, &|_| note);
+        let lease_ns = wish.lease_ns.unwrap_or(self.config.lease_ns);
+        let wanted = Wanted::Claim(lease_ns, &|_| wish.note, wish.fingerprint);
         let said = self.decide(shared, &[digest], wanted, policy).pop().flatten();
-        said.unwrap_or(Err(Error::Closed)).map(attempt)
+        Ok(match attempt(said.unwrap_or(Err(Error::Closed))?) {
+            Attempt::Duplicate(kept) if self.conflicts(kept.as_deref(), wish.fingerprint) => {
+                Attempt::Conflict
+            }
+            other => other,
+        })
     }
 
     pub(in crate::engine) fn claim_batch_shared(
@@ -64,7 +69,8 @@ impl Engine {
     ) -> Result<()> {
         self.tick_clock();
         let (firsts, first_of) = first_occurrences(digests);
-        let mut said = self.decide(shared, &firsts, Wanted::Claim(lease_ns, &|_| &[]), policy);
+        let mut said =
+            self.decide(shared, &firsts, Wanted::Claim(lease_ns, &|_| &[], None), policy);
         let mut repeated: Vec<Option<Attempt>> = said.iter().map(|_| None).collect();
         let mut claimed = Ok(());
         for (at, first) in first_of.into_iter().enumerate() {
@@ -83,7 +89,7 @@ impl Engine {
                 Attempt::Granted(_) => Attempt::InFlight { lease_left: span(lease_ns) },
                 Attempt::InFlight { lease_left } => Attempt::InFlight { lease_left: *lease_left },
                 Attempt::Duplicate(kept) => Attempt::Duplicate(kept.clone()),
-                Attempt::TooOld => Attempt::Duplicate(None),
+                Attempt::TooOld | Attempt::Conflict => Attempt::Duplicate(None),
             });
             answer(at, given);
         }
@@ -105,7 +111,7 @@ impl Engine {
         }
         let digests: Vec<Digest> = expired.iter().map(|(digest, _)| *digest).collect();
         let note_of = |at: usize| &*expired[at].1;
-        let wanted = Wanted::Claim(self.config.lease_ns, &note_of);
+        let wanted = Wanted::Claim(self.config.lease_ns, &note_of, None);
         let mut taken_over = Ok(());
         for said in self.decide(shared, &digests, wanted, OnOutage::Fail).into_iter().flatten() {
             match said {
@@ -282,7 +288,10 @@ impl Engine {
             }
             Ok(RowAnswer::Duplicate { value, .. }) => {
                 // Another has marked it, and what is kept is his.
-                turn.value = self.accepted(turn.digest, value);
+                turn.value = self.accepted(turn.digest, value).unwrap_or_else(|error| {
+                    self.note_background_error(&error);
+                    None
+                });
                 Ok(())
             }
             Ok(RowAnswer::Refreshed) => Ok(()),

@@ -23,9 +23,10 @@ use crate::verdict::{BatchError, Verdict};
 /// What is wanted of keys that are new.
 #[derive(Clone, Copy)]
 pub(super) enum Wanted<'a> {
-    Observe,
-    /// With a lease, and a note for each place.
-    Claim(i64, &'a dyn Fn(usize) -> &'a [u8]),
+    /// Of messages with this fingerprint, if any.
+    Observe(Option<Digest>),
+    /// With a lease, a note for each place, and a fingerprint.
+    Claim(i64, &'a dyn Fn(usize) -> &'a [u8], Option<Digest>),
 }
 
 /// What a key is.
@@ -37,8 +38,8 @@ pub(super) enum Said {
 }
 
 /// One call.
-struct Deciding<'a> {
-    engine: &'a Engine,
+pub(super) struct Deciding<'a> {
+    pub(super) engine: &'a Engine,
     shared: &'a Shared,
     wanted: Wanted<'a>,
     policy: OnOutage,
@@ -53,7 +54,7 @@ impl Engine {
         policy: OnOutage,
     ) -> Result<Verdict> {
         self.tick_clock();
-        match self.decide(shared, &[digest], Wanted::Observe, policy).pop().flatten() {
+        match self.decide(shared, &[digest], Wanted::Observe(None), policy).pop().flatten() {
             Some(Ok(said)) => verdict(&said),
             Some(Err(error)) => Err(error),
             None => Err(Error::Closed),
@@ -71,7 +72,7 @@ impl Engine {
     ) -> Result<(), BatchError> {
         self.tick_clock();
         let (firsts, first_of) = first_occurrences(digests);
-        let said = self.decide(shared, &firsts, Wanted::Observe, policy);
+        let said = self.decide(shared, &firsts, Wanted::Observe(None), policy);
         let mut failed = None;
         let decided: Vec<Option<Verdict>> = said
             .into_iter()
@@ -147,8 +148,14 @@ fn verdict(said: &Said) -> Result<Verdict> {
 }
 
 impl Deciding<'_> {
-    fn observes(&self) -> bool {
-        matches!(self.wanted, Wanted::Observe)
+    pub(super) fn observes(&self) -> bool {
+        matches!(self.wanted, Wanted::Observe(_))
+    }
+
+    pub(super) fn fingerprint(&self) -> Option<Digest> {
+        match self.wanted {
+            Wanted::Observe(fingerprint) | Wanted::Claim(_, _, fingerprint) => fingerprint,
+        }
     }
 
     fn look(&self, shard: &mut Shard, call: &mut Call, at: usize, digest: Digest) -> Looked<Said> {
@@ -172,13 +179,16 @@ impl Deciding<'_> {
             if !refresh {
                 let seen = shard.seen_again(&self.engine.tools, call, digest, seen, target);
                 self.shared.answered_here.fetch_add(1, Relaxed);
-                return Looked::Said(seen.map(|()| self.duplicate_of(shard, digest)));
+                return Looked::Said(seen.and_then(|()| self.duplicate_of(shard, digest)));
             }
             known_here = true;
         }
         let Some(earlier) = shard.take_turn(digest) else { return Looked::Busy };
         let mut turn = Turn::new(at, digest, self.refresh(), self.engine.time.now());
         (turn.earlier, turn.known_here) = (earlier, known_here);
+        if let Wanted::Observe(Some(fingerprint)) = self.wanted {
+            turn.value = Some(Kept::of(fingerprint).encode(digest).into());
+        }
         match earlier {
             _ if known_here => {}
             // First of all whether the mark is there, and ours.
@@ -195,7 +205,7 @@ impl Deciding<'_> {
     /// Asks with a token that was never used.
     fn begin(&self, turn: &mut Turn) {
         turn.number = match self.wanted {
-            Wanted::Observe => self.shared.next_observation.fetch_add(1, Relaxed),
+            Wanted::Observe(_) => self.shared.next_observation.fetch_add(1, Relaxed),
             Wanted::Claim(..) => self.engine.claims.token(),
         };
         turn.token = self.shared.token(turn.number);
@@ -209,12 +219,12 @@ impl Deciding<'_> {
     }
 
     fn op(&self, token: Token) -> RowOp<'static> {
-        let Wanted::Claim(lease_ns, _) = self.wanted else { return self.mark(token) };
+        let Wanted::Claim(lease_ns, ..) = self.wanted else { return self.mark(token) };
         let (lease, keep, value) = (lease(lease_ns), self.shared.keep, &[]);
         RowOp::Claim { token, previous: None, lease, keep, value }
     }
 
-    fn refresh(&self) -> RowOp<'static> {
+    pub(super) fn refresh(&self) -> RowOp<'static> {
         RowOp::Refresh { keep: self.shared.keep }
     }
 
@@ -224,7 +234,6 @@ impl Deciding<'_> {
         turn: &mut Turn,
         answer: Result<RowAnswer, Failure>,
     ) -> Next<Said> {
-        let refreshes = self.engine.tools.refresh_on_duplicate;
         match (turn.op, answer) {
             (_, Err(failure)) => Next::Done(self.failed(round, turn, &failure)),
             (RowOp::Abandon { .. }, Ok(RowAnswer::Abandoned))
@@ -257,12 +266,7 @@ impl Deciding<'_> {
                 Next::Done(self.granted(round, turn, fence))
             }
             (_, Ok(RowAnswer::Duplicate { age, value })) => {
-                turn.value = self.engine.accepted(turn.digest, value);
-                if !refreshes {
-                    return Next::Done(Ok(self.duplicate(round, turn, age)));
-                }
-                turn.op = self.refresh();
-                Next::Again
+                self.duplicate_there(round, turn, age, value)
             }
             (_, Ok(RowAnswer::InFlight { lease_left, .. })) => {
                 self.end(round, turn, None, |shard| {
@@ -274,11 +278,11 @@ impl Deciding<'_> {
                 Next::Done(self.won(round, turn))
             }
             (RowOp::Refresh { .. }, Ok(RowAnswer::Refreshed)) => {
-                Next::Done(Ok(self.refreshed(round, turn, None)))
+                Next::Done(self.refreshed(round, turn, None))
             }
             (RowOp::Refresh { .. }, Ok(RowAnswer::Absent)) if turn.known_here => {
                 // It has just expired there, or was forgotten: that it is refreshed cannot be told.
-                Next::Done(Ok(self.duplicate_here(round, turn)))
+                Next::Done(self.duplicate_here(round, turn))
             }
             (RowOp::Refresh { .. }, Ok(RowAnswer::Absent)) => {
                 self.begin(turn);
@@ -289,7 +293,7 @@ impl Deciding<'_> {
     }
 
     /// Ends the turn with what is not known after it. A store that was closed meanwhile has no turns.
-    fn end(
+    pub(super) fn end(
         &self,
         round: &mut Round,
         turn: &Turn,
@@ -328,14 +332,14 @@ impl Deciding<'_> {
         }
         self.keep(round, turn, None, |shard, call| {
             shard.new += 1;
-            shard.record_won(&self.engine.tools, call, turn.digest)
+            shard.record_won(&self.engine.tools, call, turn.learned())
         });
         Ok(Said::New(None))
     }
 
     /// The authority holds the key for so long already: it is kept here in the slice of that time, so
     /// that it does not live longer here than there.
-    fn duplicate(&self, round: &mut Round, turn: &Turn, age: Duration) -> Said {
+    pub(super) fn duplicate(&self, round: &mut Round, turn: &Turn, age: Duration) -> Said {
         let seen_ns = round.asked_ns.saturating_sub(crate::time::nanos(age));
         self.keep(round, turn, None, |shard, call| {
             shard.counters.duplicate += 1;
@@ -348,8 +352,8 @@ impl Deciding<'_> {
         self.duplicate_with(turn)
     }
 
-    fn duplicate_here(&self, round: &mut Round, turn: &Turn) -> Said {
-        let mut said = Said::Duplicate(None);
+    fn duplicate_here(&self, round: &mut Round, turn: &Turn) -> Result<Said> {
+        let mut said = Ok(Said::Duplicate(None));
         self.end(round, turn, turn.earlier, |shard| {
             shard.counters.duplicate += 1;
             said = self.duplicate_of(shard, turn.digest);
@@ -357,20 +361,8 @@ impl Deciding<'_> {
         said
     }
 
-    /// A duplicate that is known here, with what is kept here where that is asked for.
-    fn duplicate_of(&self, shard: &Shard, digest: Digest) -> Said {
-        let asks = !self.observes() && self.engine.keeps();
-        Said::Duplicate(if asks { self.engine.kept_of(shard, digest) } else { None })
-    }
-
-    /// A duplicate with what the authority has kept.
-    fn duplicate_with(&self, turn: &Turn) -> Said {
-        let kept = turn.value.as_ref().and_then(|value| Kept::decode(turn.digest, value).ok());
-        Said::Duplicate(kept.map(Box::new))
-    }
-
     /// The mark lives on from now, there and here.
-    fn refreshed(&self, round: &mut Round, turn: &Turn, unsure: Option<Unsure>) -> Said {
+    fn refreshed(&self, round: &mut Round, turn: &Turn, unsure: Option<Unsure>) -> Result<Said> {
         let tools = &self.engine.tools;
         let mut said = None;
         self.keep(round, turn, unsure, |shard, call| {
@@ -387,7 +379,7 @@ impl Deciding<'_> {
                 }
             }
         });
-        said.unwrap_or_else(|| self.duplicate_with(turn))
+        said.unwrap_or_else(|| Ok(self.duplicate_with(turn)))
     }
 
     fn granted(&self, round: &mut Round, turn: &Turn, fence: u64) -> Result<Said> {
@@ -407,10 +399,12 @@ impl Deciding<'_> {
         fence: u64,
         unsure: Option<Unsure>,
     ) -> Result<Said> {
-        let Wanted::Claim(lease_ns, notes) = self.wanted else { return self.won(round, turn) };
-        let (digest, now_ns) = (turn.digest, round.asked_ns);
+        let Wanted::Claim(lease_ns, notes, fingerprint) = self.wanted else {
+            return self.won(round, turn);
+        };
+        let (digest, now_ns, event_ns) = (turn.digest, round.asked_ns, None);
         let request =
-            ClaimRequest { digest, now_ns, lease_ns, event_ns: None, note: notes(turn.at) };
+            ClaimRequest { digest, now_ns, lease_ns, event_ns, note: notes(turn.at), fingerprint };
         let mut shard = self.engine.enter(self.engine.shard_of(digest))?;
         let tools = &self.engine.tools;
         let granted = match &round.begun {
@@ -446,7 +440,7 @@ impl Deciding<'_> {
     fn assume(&self, round: &mut Round, turn: &mut Turn, unsure: Option<Unsure>) -> Result<Said> {
         if turn.known_here {
             self.engine.note_assumed(self.shared)?;
-            return Ok(self.refreshed(round, turn, unsure));
+            return self.refreshed(round, turn, unsure);
         }
         self.engine.assume_new(self.shared)?;
         if let Wanted::Claim(..) = self.wanted {
@@ -462,7 +456,7 @@ impl Deciding<'_> {
         }
         let tools = &self.engine.tools;
         let mut shard = self.engine.enter(self.engine.shard_of(turn.digest))?;
-        shard.record_won(tools, &mut round.call, turn.digest)?;
+        shard.record_won(tools, &mut round.call, turn.learned())?;
         shard.new += 1;
         shard.end_turn(tools, &mut round.call, turn.digest, unsure);
         round.relies.push(turn.at);

@@ -7,6 +7,7 @@ mod claims;
 mod decide;
 mod drive;
 mod inbox;
+mod kept;
 mod news;
 
 pub(crate) use claims::Held;
@@ -22,7 +23,6 @@ use crate::config::{Config, OnOutage, Shared as Settings};
 use crate::digest::{Digest, KeyHasher};
 use crate::error::{Error, Result};
 use crate::format::header::StoreHeader;
-use crate::format::kept::Kept;
 use crate::gather::{Failure, Link, Terms};
 use crate::random;
 use crate::stats::AuthorityStats;
@@ -200,21 +200,6 @@ impl Engine {
     /// Notes that a key is assumed to be new, or a mark could not be made known to others.
     fn note_assumed(&self, shared: &Shared) -> Result<()> {
         self.note_assumption(&shared.hole_until_ns)
-    }
-
-    /// What an authority has kept with a key, if it is what was written for that key.
-    fn accepted(&self, digest: Digest, value: Vec<u8>) -> Option<Arc<[u8]>> {
-        if value.is_empty() {
-            return None;
-        }
-        match Kept::decode(digest, &value) {
-            Ok(_) => Some(value.into()),
-            Err(why) => {
-                let name = self.shared().map(|shared| shared.link.name());
-                self.note_background_error(&Error::corrupt(name.unwrap_or_default(), why));
-                None
-            }
-        }
     }
 
     /// Counts a `New` that was assumed.

@@ -10,7 +10,6 @@ use crate::config::OnOutage;
 use crate::digest::Digest;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::format::kept::Kept;
 use crate::gather::{Failure, Step};
 use crate::shard::Call;
 
@@ -111,53 +110,6 @@ impl Engine {
         });
         let finished = self.finish(call);
         forgotten.and(failed).and(finished)
-    }
-
-    /// The result that is kept with a live key: the one that is known here, or the authority's.
-    pub(in crate::engine) fn result_shared(
-        &self,
-        shared: &Shared,
-        digest: Digest,
-        policy: OnOutage,
-    ) -> Result<Option<Vec<u8>>> {
-        self.tick_clock();
-        let fresh = Cell::new(shared.link.is_fresh());
-        let found = self.drive(
-            shared,
-            &[digest],
-            (&fresh, policy),
-            |shard, call, at, digest| {
-                let mask = shard.suspects(digest);
-                if let Ok(Some(slice)) = shard.find(digest, mask) {
-                    if !fresh.get() {
-                        return Looked::Stale;
-                    }
-                    shard.wait_for(&self.tools.log, call, digest);
-                    // What cannot be read here the authority knows.
-                    if let Ok(Some(kept)) = shard.kept(&self.tools, digest, slice) {
-                        return Looked::Said(Ok(kept.result));
-                    }
-                }
-                Looked::Ask(Turn::new(at, digest, RowOp::Look, self.time.now()))
-            },
-            |_, _, answer| {
-                Next::Done(match answer {
-                    Ok(RowAnswer::Duplicate { value, .. }) if !value.is_empty() => {
-                        Kept::decode(digest, &value)
-                            .map(|kept| kept.result)
-                            .map_err(|why| Error::corrupt(shared.link.name(), why))
-                    }
-                    Ok(
-                        RowAnswer::Duplicate { .. }
-                        | RowAnswer::Absent
-                        | RowAnswer::InFlight { .. },
-                    ) => Ok(None),
-                    Ok(_) => Err(shared.error(&unfit(), false)),
-                    Err(failure) => Err(shared.error(&failure, false)),
-                })
-            },
-        );
-        found.into_iter().flatten().next().unwrap_or(Err(Error::Closed))
     }
 
     /// Whether keys are live. Nothing is marked, and nothing kept.
