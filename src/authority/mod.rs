@@ -120,8 +120,9 @@ pub trait Authority: Send + Sync + 'static {
     /// Those of any call, for all appends alike.
     fn append(&self, appends: &[Append<'_>], deadline: Instant) -> Result<Vec<Result<Appended>>>;
 
-    /// `Exclusive`: ends the lease of the owner with this epoch, and notes that all it had was written.
-    /// Does nothing when the owner has another epoch.
+    /// `Exclusive`: ends the lease of the owner with this epoch, and notes that all it had was written. An
+    /// owner that acquires or appends once more has not released. Does nothing when the owner has another
+    /// epoch.
     ///
     /// # Errors
     /// Those of any call.

@@ -15,6 +15,7 @@ use crate::time::Timestamp;
 pub(super) const CASES: &[Case] = &[
     ("a space has one owner", spaces_have_one_owner),
     ("a released space is free, and says so", released_spaces_are_free),
+    ("who goes on after a release has not released", a_release_is_taken_back),
     ("a dead owner is followed at once", dead_owners_are_followed),
     ("an owner whose lease is over is followed, and refused", late_owners_are_refused),
     ("an append begins the lease anew", appends_renew),
@@ -56,6 +57,21 @@ fn released_spaces_are_free(bench: &Bench<'_>) -> Tried {
     expect("repeated", (again.epoch, again.last, again.released), (2, Some(first), true))?;
     let three = said("acquire", acquire(&*bench.a, space, third, Some(second), LONG))?;
     expect("third", (three.epoch, three.last, three.released), (3, Some(second), false))
+}
+
+/// The next owner must not believe that everything was written.
+fn a_release_is_taken_back(bench: &Bench<'_>) -> Tried {
+    let (first, second, third, space) = (token(), token(), token(), &bench.space);
+    let one = said("acquire", acquire(&*bench.a, space, first, None, LONG))?;
+    said("release", bench.a.release(space, one.epoch, soon()))?;
+    let again = said("acquired again", acquire(&*bench.a, space, first, None, LONG))?;
+    expect("the epoch stays", again.epoch, one.epoch)?;
+    let two = said("second", acquire(&*bench.b, space, second, Some(first), LONG))?;
+    expect("acquired after its release", (two.last, two.released), (Some(first), false))?;
+    said("release", bench.b.release(space, two.epoch, soon()))?;
+    said("append", append(&*bench.b, space, two.epoch, 4, &[]))?;
+    let three = said("third", acquire(&*bench.a, space, third, Some(second), LONG))?;
+    expect("written after its release", (three.last, three.released), (Some(second), false))
 }
 
 fn dead_owners_are_followed(bench: &Bench<'_>) -> Tried {

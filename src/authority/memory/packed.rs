@@ -38,7 +38,7 @@ pub(super) fn acquire(
     let lease_until_ns = now_ns.saturating_add(nanos(request.lease));
     let owner = match owner {
         Some(owner) if owner.holder == request.holder => {
-            owner.lease_until_ns = lease_until_ns;
+            (owner.lease_until_ns, owner.released) = (lease_until_ns, false);
             owner
         }
         Some(owner) => {
@@ -89,7 +89,7 @@ impl Space {
         let owner = self.owner.as_mut().filter(|owner| owner.epoch == append.epoch).ok_or(stale)?;
         let before = owner.progress.position;
         let now_ns = server.time.as_unix_nanos();
-        owner.progress = append.progress;
+        (owner.progress, owner.released) = (append.progress, false);
         owner.lease_until_ns = now_ns.saturating_add(nanos(append.lease));
         for chunk in append.chunks {
             let kept = self.chunks.entry(chunk.bucket).or_default();

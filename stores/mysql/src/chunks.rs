@@ -69,7 +69,7 @@ async fn one(
          FOR UPDATE"
     ));
     script.push(&format!(
-        "UPDATE onceonly_owners SET lease_until = @now + {lease}, position = {},
+        "UPDATE onceonly_owners SET lease_until = @now + {lease}, released = 0, position = {},
          complete_since = {}, complete_through = {}, layout = {} WHERE space = {id}
          AND epoch = {epoch}",
         signed(progress.position),

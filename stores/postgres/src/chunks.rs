@@ -22,7 +22,7 @@ WITH held AS MATERIALIZED (
     SELECT o.space, o.position FROM owners o JOIN spaces s ON s.id = o.space
     WHERE s.name = $1 AND o.epoch = $2 FOR UPDATE OF o
 ), moved AS (
-    UPDATE owners o SET lease_until = clock_us() + $3, position = $4, complete_since = $5,
+    UPDATE owners o SET lease_until = clock_us() + $3, released = false, position = $4, complete_since = $5,
         complete_through = $6, layout = $7
     FROM held h WHERE o.space = h.space
 ), stored AS (

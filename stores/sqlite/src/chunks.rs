@@ -32,6 +32,7 @@ fn one(call: &Call<'_>, append: &Append<'_>) -> Result<Option<u64>> {
     let progress = append.progress;
     let after = Owner {
         lease_until: until(call.now, append.lease),
+        released: false,
         position: signed(progress.position),
         complete_since: progress.complete_since.as_unix_nanos(),
         complete_through: progress.complete_through.as_unix_nanos(),
