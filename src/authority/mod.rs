@@ -4,8 +4,7 @@
 //!
 //! An [`Authority`] is what a store asks when it cannot decide alone, and where it writes what others
 //! have to know ([`crate::Builder::authority`]). Crates of their own will implement it for Redis,
-//! PostgreSQL, MySQL and SQLite; this page is for who writes one for a server of his own. What is said
-//! here of `Exclusive` is for a mode that stores do not have yet. The feature `conformance` has a suite that any
+//! PostgreSQL, MySQL and SQLite; this page is for who writes one for a server of his own. The feature `conformance` has a suite that any
 //! implementation runs (`authority::conformance`), and an authority in memory whose faults are made
 //! by hand (`authority::memory`); read the latter as the reference.
 //!
