@@ -39,7 +39,7 @@ pub(super) fn replay(engine: &Engine, source: Source, sent: bool) -> Result<()> 
                 engine.note_all_sent();
             }
             for segment in &segments {
-                replay_segment(engine, segment, &mut batch, &mut control)?;
+                replay_segment(engine, (segment, sent), &mut batch, &mut control)?;
             }
         }
         Source::Logs { logged, chunks } => {
@@ -148,9 +148,10 @@ fn replay_sent(engine: &Engine, segment: &Segment, batch: &mut Batch<'_>) -> Res
 }
 
 /// Opening the store has verified the segment already; an error here is one that came since.
+/// With `sent`, what an authority has is there already.
 fn replay_segment(
     engine: &Engine,
-    segment: &Segment,
+    (segment, sent): (&Segment, bool),
     batch: &mut Batch<'_>,
     control: &mut Replay,
 ) -> Result<()> {
@@ -161,7 +162,10 @@ fn replay_segment(
         match chunk::kind(chunk, segment.id, number as usize).map_err(damaged)? {
             None => {}
             Some(ChunkKind::Digests(slice)) => {
-                restore_digests(engine, chunk::digests(chunk), slice, batch)?;
+                let first = if sent { usize::from(segment.sent(number)) + 1 } else { 1 };
+                let digests =
+                    (first..chunk::SLOTS).filter_map(|slot| chunk::read_digest(chunk, slot));
+                restore_digests(engine, digests, slice, batch)?;
             }
             Some(ChunkKind::Control(_)) => {
                 for record in record::records(chunk) {

@@ -5,6 +5,7 @@ pub(crate) const LISTS: [&str; 3] = [
     include_str!("../../campaigns/breaks/verdicts.txt"),
     include_str!("../../campaigns/breaks/recovery.txt"),
     include_str!("../../campaigns/breaks/values.txt"),
+    include_str!("../../campaigns/breaks/owners.txt"),
 ];
 
 /// One edit of one file.

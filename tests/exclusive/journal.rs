@@ -29,6 +29,30 @@ fn only_what_was_not_acknowledged_is_written_after_a_restart() {
     assert!((0..1_010).all(|key| !is_new(&b, key.to_string())));
 }
 
+/// Also where that is more than a segment: nothing is counted or written twice.
+#[test]
+fn several_segments_are_read_back_once() {
+    let site = Site::new();
+    let (disk, wire) = (SimDisk::new(), site.wire());
+    let builder = |wire| site.builder_with(wire).expected_keys(2_000);
+    let a = builder(&wire).open_simulated(&disk).unwrap();
+    let mut keys = 0;
+    let mut left = disk;
+    for round in 0..6 {
+        let store =
+            if round == 0 { a.clone() } else { builder(&wire).open_simulated(&left).unwrap() };
+        let before = keys;
+        for _ in 0..700 {
+            assert!(is_new(&store, keys.to_string()));
+            keys += 1;
+        }
+        written(&store);
+        let owner = store.stats().owner.unwrap();
+        assert_eq!((owner.keys_written, store.stats().keys_live), (keys - before, keys));
+        left = left.snapshot().after_kill();
+    }
+}
+
 /// Segments are sealed whether the authority has their records or not.
 #[test]
 fn what_was_sealed_in_an_outage_is_written_from_the_sealed_files() {

@@ -89,7 +89,7 @@ impl World {
     fn open(site: &Site, wire: &Wire, disk: &SimDisk) -> Dedup {
         site.server.heal();
         let builder = site.builder_with(wire).expected_keys(200_000).shards(2);
-        let deadline = Duration::from_millis(400);
+        let deadline = Duration::from_millis(100);
         let builder = builder.authority_deadline(deadline);
         // The breaker may be open still.
         let mut opened = None;
@@ -255,7 +255,7 @@ impl World {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(
-        crate::common::env_number("ONCEONLY_CASES", 48) as u32
+        crate::common::env_number("ONCEONLY_CASES", 32) as u32
     ))]
     #[test]
     fn owners_come_and_go_and_answers_stay_right(ops in prop::collection::vec(op(), 1..60)) {
