@@ -153,35 +153,29 @@ impl Engine {
         let now_ns = self.time.now_for(lease_ns);
         let event_ns = event_time.map(Timestamp::as_unix_nanos);
         let request = ClaimRequest { digest, now_ns, lease_ns, event_ns, note, fingerprint };
-        self.with_shard(digest, |shard, call| {
+        let mut token = 0;
+        let answer = self.with_shard(digest, |shard, call| {
             let target = match event_ns {
                 Some(time_ns) => self.event_target(shard, time_ns),
                 None => Some(shard.current()),
             };
             let Some(target) = target else {
                 shard.counters.too_old += 1;
-                return Ok(Attempt::TooOld);
+                return Ok(None);
             };
-            self.claim_in(shard, call, &request, target)
-        })
-    }
-
-    fn claim_in(
-        &self,
-        shard: &mut Shard,
-        call: &mut Call,
-        request: &ClaimRequest<'_>,
-        target: Target,
-    ) -> Result<Attempt> {
-        let mut token = 0;
-        let answer = shard.claim(&self.tools, call, request, target, || {
-            token = self.claims.token();
-            token
+            let next_token = || {
+                token = self.claims.token();
+                token
+            };
+            shard.claim(&self.tools, call, &request, target, next_token).map(Some)
         })?;
-        if matches!(answer, ClaimAnswer::Duplicate) && self.keeps() {
-            return self.duplicate_in(shard, request.digest, request.fingerprint);
+        match answer {
+            None => Ok(Attempt::TooOld),
+            Some(ClaimAnswer::Duplicate) if self.keeps() => {
+                self.duplicate_with(digest, fingerprint)
+            }
+            Some(answer) => Ok(attempt(answer, digest, token)),
         }
-        Ok(attempt(answer, request.digest, token))
     }
 
     /// Claims many keys; `answer` gets each key's place and attempt, shard by shard. After an error,

@@ -43,6 +43,17 @@ impl Engine {
         Ok(Attempt::Duplicate(kept))
     }
 
+    /// [`Engine::duplicate_in`], of a key that was a duplicate a moment ago.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn duplicate_with(
+        &self,
+        digest: Digest,
+        fingerprint: Option<Digest>,
+    ) -> Result<Attempt> {
+        self.read_shard(digest, |shard, _| self.duplicate_in(shard, digest, fingerprint))
+    }
+
     /// What is kept here with a live key.
     pub(super) fn kept_in(&self, shard: &Shard, digest: Digest) -> Result<Option<Box<Kept>>> {
         let mask = shard.suspects(digest);

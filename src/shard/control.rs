@@ -332,29 +332,12 @@ impl Shard {
         target: Option<Target>,
     ) -> Result<()> {
         let claim = self.take_out_owned(digest, token)?;
-        match target {
-            Some(target) if claim.kept.is_some() => {
-                let commit =
-                    |shard: &mut Shard, tools: &Tools, call: &mut Call, digest, claim, at| {
-                        shard.commit_taken(tools, call, digest, claim, Some(at))
-                    };
-                self.keep_and_end(tools, call, digest, claim, target, commit)
-            }
-            target => self.commit_taken(tools, call, digest, claim, target),
+        if claim.kept.is_some() {
+            return self.commit_kept(tools, call, digest, claim, target, |shard, call| {
+                shard.commit(tools, call, digest, token, target)
+            });
         }
-    }
-
-    /// [`Shard::commit`] of a claim that was taken out of the table.
-    #[inline(always)]
-    fn commit_taken(
-        &mut self,
-        tools: &Tools,
-        call: &mut Call,
-        digest: Digest,
-        claim: ClaimState,
-        target: Option<Target>,
-    ) -> Result<()> {
-        let committed = Record::Commit { token: claim.token };
+        let committed = Record::Commit { token };
         let done = match target {
             Some(target) => self.record(tools, call, digest, target).map(|()| {
                 // The key is live from here on; should this fail, recovery comes to the same result.

@@ -201,39 +201,37 @@ impl Shard {
         marked
     }
 
-    /// Journals what a claim keeps, then ends it by `end`. The claim was taken out of the table, and is back
-    /// there after an error.
+    /// Journals what a claim keeps, then commits it by `commit`. The claim was taken out of the table; it is
+    /// back there, with what it keeps, after an error.
     #[cold]
     #[inline(never)]
-    pub(super) fn keep_and_end(
+    pub(super) fn commit_kept(
         &mut self,
         tools: &Tools,
         call: &mut Call,
         digest: Digest,
-        claim: ClaimState,
-        target: Target,
-        end: impl FnOnce(&mut Shard, &Tools, &mut Call, Digest, ClaimState, Target) -> Result<()>,
+        mut claim: ClaimState,
+        target: Option<Target>,
+        commit: impl FnOnce(&mut Shard, &mut Call) -> Result<()>,
     ) -> Result<()> {
-        let kept = claim.kept.as_deref().cloned().unwrap_or_default();
+        let Some(kept) = claim.kept.take() else { return Err(Error::Closed) };
         let bytes = kept.encode(digest).into();
-        let mut claim = Some(claim);
-        let ended =
-            self.keep_and_mark(
-                tools,
-                call,
-                digest,
-                target.slice,
-                &bytes,
-                |shard, call| match claim.take() {
-                    Some(claim) => end(shard, tools, call, digest, claim, target),
-                    None => Ok(()),
-                },
-            );
-        // It did not come to its end.
-        if let Some(claim) = claim {
-            self.claims.insert(digest, claim);
+        self.claims.insert(digest, claim);
+        let committed = match target {
+            Some(Target { slice, .. }) => {
+                self.keep_and_mark(tools, call, digest, slice, &bytes, commit)
+            }
+            None => commit(self, call),
+        };
+        match committed {
+            Ok(()) => self.was_kept(call, digest, kept),
+            Err(_) => {
+                if let Some(claim) = self.claims.get_mut(&digest) {
+                    claim.kept = Some(kept);
+                }
+            }
         }
-        ended
+        committed
     }
 
     /// Lets go of what is kept with a mark in `slice`, which is undone.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::control::ClaimState;
 use super::{Call, Shard, Tools};
 use crate::digest::Digest;
+use crate::format::kept::Kept;
 use crate::format::record::Record;
 use crate::log::{Level, Log};
 use crate::replay::Tombstone;
@@ -153,6 +154,16 @@ impl Shard {
             && let Mark::Recorded(slice, _) = last.mark
         {
             last.mark = Mark::Refreshed(before, slice);
+        }
+    }
+
+    /// The last mark ended a claim that keeps something: should it be undone, it keeps that again.
+    pub(super) fn was_kept(&mut self, call: &Call, digest: Digest, kept: Box<Kept>) {
+        if let Some(last) = self.pending.back_mut()
+            && (last.epoch, last.digest) == (call.epoch, digest)
+            && let Mark::Committed(claim) = &mut last.mark
+        {
+            claim.kept = Some(kept);
         }
     }
 

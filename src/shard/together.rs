@@ -161,21 +161,10 @@ impl Shard {
     ) -> Result<()> {
         let claim = self.take_out_owned(digest, token)?;
         if claim.kept.is_some() {
-            return self.keep_and_end(tools, call, digest, claim, target, Shard::end_taken);
+            return self.commit_kept(tools, call, digest, claim, Some(target), |shard, call| {
+                shard.end_claim_again(tools, call, digest, token, target)
+            });
         }
-        self.end_taken(tools, call, digest, claim, target)
-    }
-
-    /// [`Shard::end_claim`] of a claim that was taken out of the table.
-    #[inline(always)]
-    fn end_taken(
-        &mut self,
-        tools: &Tools,
-        call: &mut Call,
-        digest: Digest,
-        claim: ClaimState,
-        target: Target,
-    ) -> Result<()> {
         if let Err(error) = self.make_known(tools, call, digest, target, None) {
             self.claims.insert(digest, claim);
             return Err(error);
@@ -183,6 +172,20 @@ impl Shard {
         self.count_new(target, 1);
         self.note_pending(&tools.log, call, digest, || Mark::Committed(Box::new(claim)));
         Ok(())
+    }
+
+    /// [`Shard::end_claim`] of a claim whose value is journaled.
+    #[cold]
+    #[inline(never)]
+    fn end_claim_again(
+        &mut self,
+        tools: &Tools,
+        call: &mut Call,
+        digest: Digest,
+        token: u64,
+        target: Target,
+    ) -> Result<()> {
+        self.end_claim(tools, call, digest, token, target)
     }
 
     /// The keys are live already; should this fail, recovery comes to the same result.

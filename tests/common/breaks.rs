@@ -1,7 +1,7 @@
 //! The list of deliberate breaks of the engine: what is edited, and which test has to notice.
 
 /// The lists, one text each.
-pub(crate) const LISTS: [&str; 3] = [
+pub(crate) const LISTS: [&str; 4] = [
     include_str!("../../campaigns/breaks/verdicts.txt"),
     include_str!("../../campaigns/breaks/recovery.txt"),
     include_str!("../../campaigns/breaks/values.txt"),
