@@ -157,7 +157,9 @@ impl Dedup {
     ///
     /// # Errors
     /// [`crate::Error::Io`]: the store is closed all the same, and the next open's recovery report
-    /// shows the error. Nothing acknowledged is lost by it.
+    /// shows the error. Nothing acknowledged is lost by it. With `Ownership::Exclusive`
+    /// [`crate::Error::Authority`] when the authority does not have everything: this directory has it, and
+    /// the next owner with another one has a hole.
     pub fn close(&self) -> Result<()> {
         self.engine().close()
     }
@@ -182,7 +184,8 @@ impl Builder {
     /// [`crate::Error::Config`], [`crate::Error::Locked`], [`crate::Error::Mismatch`],
     /// [`crate::Error::Version`], [`crate::Error::NotAStore`],
     /// [`crate::Error::Filesystem`], [`crate::Error::Corrupt`], [`crate::Error::Io`]. With an authority
-    /// [`crate::Error::Authority`] when it cannot be asked, unless keys are assumed to be new then.
+    /// [`crate::Error::Authority`] when it cannot be asked, unless keys are assumed to be new then; with
+    /// `Ownership::Exclusive` in any case, and [`crate::Error::NotExclusive`].
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Dedup> {
         let config = self.settings.validate()?;
         engine::open_dir(config, dir.as_ref()).map(Dedup::from_engine)

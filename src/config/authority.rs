@@ -100,9 +100,10 @@ const MIN_SPAN: Duration = Duration::from_millis(1);
 const MAX_DEADLINE: Duration = Duration::from_secs(3600);
 
 impl Builder {
-    /// Has `authority` decide about keys that other processes may see too.
+    /// Has `authority` decide about keys that other processes may see too, or keep them for the next owner.
     ///
-    /// Give the stores that share keys one [`Builder::authority_space`], one [`Builder::secret`] (else
+    /// With [`Ownership::Exclusive`] the store decides alone, and needs a space that no other one writes, and
+    /// the secret of the owners before and after it. With [`Ownership::Shared`], give the stores that share keys one [`Builder::authority_space`], one [`Builder::secret`] (else
     /// [`Error::Mismatch`]), one window and as many slices: a mark lives as long as the store that made
     /// it says. Stores of one process that are given the same authority, as an [`Arc`] or by a clone of
     /// this builder, share its calls. [`Builder::max_keys`] bounds what is kept here, and what is not

@@ -327,20 +327,21 @@ impl Engine {
         // A file has its name before the manifest names it.
         self.ledger.storage().sync_names()?;
         self.ledger.update(|manifest| {
+            if let Some(owner) = manifest.owner.as_mut().filter(|_| unsent) {
+                owner.unsent.extend(runs.iter().map(|run| run.file));
+            }
             for (slice, keys) in refreshed {
                 manifest.add_refreshed(slice, keys);
             }
             manifest.journals.retain(|id| !sealed.contains(id));
             manifest.runs.extend(runs.iter().map(|run| entry(run)));
-            if let Some(owner) = manifest.owner.as_mut().filter(|_| unsent) {
-                owner.unsent.extend(runs.iter().map(|run| run.file));
-            }
             manifest.values.extend(values.iter().map(|values| values_entry(values)));
             manifest.logs.retain(|log| !logs.contains(&log.file));
             manifest.covered_ns = manifest.covered_ns.max(covered_ns);
             manifest.anchor = self.time.anchor(0);
         })?;
         self.tools.log.dropped(&logs);
+        self.name_unsent(runs, sealed)?;
         self.change_slices(|slice| slice.extend(runs, values));
         Ok(())
     }

@@ -46,6 +46,13 @@ impl Engine {
             if !expired {
                 manifest.runs.push(entry(merged));
             }
+            // All may have to be written again since the merge began.
+            if let Some(owner) = &mut manifest.owner
+                && owner.unsent.iter().any(|file| was_merged(*file))
+            {
+                owner.unsent.retain(|file| !was_merged(*file));
+                owner.unsent.push(merged.file);
+            }
         })?;
         self.change_slices(|slice| {
             slice.runs.retain(|run| !was_merged(run.file));

@@ -1,6 +1,7 @@
 //! What the store tells about itself: statistics and explanations.
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering::Acquire;
 use std::time::Duration;
 
 use super::Engine;
@@ -21,7 +22,9 @@ impl Engine {
 
     /// Shows the outside how the store is doing.
     pub(super) fn publish_meters(&self) {
-        if !self.is_closed() {
+        // Closing waits for it: when the store is closed nobody looks into its files any more.
+        let _gate = self.maintenance.gate.read();
+        if !self.is_closed() && !self.maintenance.stop.load(Acquire) {
             let store = self.path();
             self.meters.publish(&store.to_string_lossy(), || {
                 let since_ns = self.guaranteed_since().as_unix_nanos();
@@ -36,10 +39,7 @@ impl Engine {
             return Stats::default();
         }
         let mut stats = Stats {
-            filter_capacity: self
-                .maintenance
-                .filter_keys
-                .load(std::sync::atomic::Ordering::Acquire),
+            filter_capacity: self.maintenance.filter_keys.load(Acquire),
             disk_bytes: self.ledger.storage().allocated_bytes(),
             recovery: self.recovery.lock().clone(),
             write_back_failed: self.is_journal_suspect(),

@@ -83,8 +83,15 @@ impl View {
             let lost = entry.keys.max(run.keys).saturating_sub(keys);
             manifest.holes.push(hole(slice, now_ns, lost));
             if keys > 0 {
+                let damaged = entry.file;
                 *entry = self.copy(&run, &pages, manifest.next_file, keys)?;
                 manifest.next_file += 1;
+                // What of it an authority lacks it lacks still.
+                if let Some(owner) = &mut manifest.owner
+                    && owner.unsent.contains(&damaged)
+                {
+                    owner.unsent.push(entry.file);
+                }
             } else {
                 entry.keys = 0;
             }

@@ -12,6 +12,7 @@ use crate::catalog::Catalog;
 use crate::digest::Digest;
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::exact::run::Run;
 use crate::format::chunk;
 use crate::format::packed::Packed;
 use crate::journal::Segment;
@@ -213,6 +214,21 @@ impl Engine {
             let sets = shard.frozen.iter().map(|f| &**f).chain(&shard.active);
             sets.filter(|set| segments.contains(&set.segment.id))
                 .any(|set| set.fills().any(|(number, _, filled)| set.segment.sent(number) < filled))
+        })
+    }
+
+    /// Once more when sealed files are named instead of `segments`: all may have to be written again since
+    /// that was looked at. Whoever finds that out later finds the files.
+    pub(in crate::engine) fn name_unsent(&self, runs: &[Arc<Run>], segments: &[u64]) -> Result<()> {
+        if self.owned.get().is_none() || !self.is_unsent(segments) {
+            return Ok(());
+        }
+        self.ledger.update(|manifest| {
+            if let Some(owner) = &mut manifest.owner {
+                let new = runs.iter().map(|run| run.file);
+                let new: Vec<u64> = new.filter(|file| !owner.unsent.contains(file)).collect();
+                owner.unsent.extend(new);
+            }
         })
     }
 
