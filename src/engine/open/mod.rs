@@ -14,7 +14,7 @@ use crossbeam_utils::CachePadded;
 use super::maintain::Maintenance;
 use super::time::EngineTime;
 use super::{Engine, FilterHint, SHARED_TIME, Window, claims, mark, recover};
-use crate::catalog::Timeline;
+use crate::catalog::{Catalog, Timeline};
 use crate::config::{Config, Durability};
 use crate::error::{Error, Result};
 use crate::exact::run::Run;
@@ -207,14 +207,7 @@ impl Opening {
         let now_ns = if config.event_time { time.watermark() } else { time.now() };
         let catalog = Arc::new(timeline.catalog(1, now_ns, |s| s.extend(runs, values)));
         time.set_due(catalog.valid_until_ns);
-        let quota = Quota::new(config.max_keys);
-        for slice in &catalog.slices {
-            let of_slice = self.manifest.refreshed.iter().filter(|r| r.slice == slice.sequence);
-            let refreshed: u64 = of_slice.map(|refreshed| refreshed.keys).sum();
-            let sealed: u64 = slice.runs.iter().map(|run| run.keys).sum();
-            // A part that was lost may have held some of them.
-            quota.found_sealed(slice.sequence, sealed.saturating_sub(refreshed));
-        }
+        let quota = found_quota(config.max_keys, &self.manifest, &catalog);
         let sized = sized_keys(&config, &filters).max(config.expected_keys);
         let sizes = Sizes::of(&config, sized);
         let opens = self.manifest.opens;
@@ -225,6 +218,7 @@ impl Opening {
             log: Log::new(Arc::clone(&ledger), level, sizes.log_bytes),
             quota,
             refresh_on_duplicate: config.refresh_on_duplicate,
+            traces: config.trace,
             holds_refreshed: self.refreshes,
             has_kept: AtomicBool::new(!values.is_empty()),
             claims_held: ClaimsHeld::new(filters.len()),
@@ -265,6 +259,19 @@ impl Opening {
         }
         Ok(engine)
     }
+}
+
+/// Room for keys, less what the sealed parts hold.
+fn found_quota(max_keys: Option<u64>, manifest: &Manifest, catalog: &Catalog) -> Quota {
+    let quota = Quota::new(max_keys);
+    for slice in &catalog.slices {
+        let of_slice = manifest.refreshed.iter().filter(|r| r.slice == slice.sequence);
+        let refreshed: u64 = of_slice.map(|refreshed| refreshed.keys).sum();
+        let sealed: u64 = slice.runs.iter().map(|run| run.keys).sum();
+        // A part that was lost may have held some of them.
+        quota.found_sealed(slice.sequence, sealed.saturating_sub(refreshed));
+    }
+    quota
 }
 
 fn origin_mark(config: &Config) -> usize {
