@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::catalog::Slice;
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::format::kept::Kept;
 use crate::time::Timestamp;
 
 /// What the store knows of one key.
@@ -19,6 +20,36 @@ pub struct Explanation {
     pub suspected_slices: Option<Vec<u64>>,
     /// Where the exact set holds the key, oldest first.
     pub sightings: Vec<Sighting>,
+    /// What is kept of its first claim and its duplicates; `None` where nothing is, as in stores without
+    /// [`crate::Builder::trace`].
+    pub trace: Option<KeyTrace>,
+}
+
+/// What a store with [`crate::Builder::trace`] keeps of a live key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyTrace {
+    /// When the claim was granted that marked it; `None` where an observation did (the sightings say
+    /// between when and when).
+    pub claimed: Option<Timestamp>,
+    /// Fencing token of that claim.
+    pub token: Option<u64>,
+    /// The first 128 bytes of the note of that claim.
+    pub note: Vec<u8>,
+    /// How often a duplicate of it was refused since. With an authority, by this store, without asking.
+    pub refused: u64,
+}
+
+impl KeyTrace {
+    pub(crate) fn new(kept: Option<Kept>, refused: u64) -> Option<Self> {
+        let trace = kept.and_then(|kept| kept.trace);
+        if trace.is_none() && refused == 0 {
+            return None;
+        }
+        let claimed = trace.as_ref().map(|trace| Timestamp::from_unix_nanos(trace.claimed_ns));
+        let token = trace.as_ref().map(|trace| trace.token);
+        Some(KeyTrace { claimed, token, note: trace.unwrap_or_default().note, refused })
+    }
 }
 
 /// What an observation would find.

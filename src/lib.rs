@@ -97,7 +97,7 @@ pub use config::{Builder, Durability, OnOutage, Ownership};
 pub use dedup::{Dedup, Scope};
 pub use digest::DigestKind;
 pub use error::{Error, Result};
-pub use explain::{Explanation, KeyState, Sighting, Tier};
+pub use explain::{Explanation, KeyState, KeyTrace, Sighting, Tier};
 pub use key::Key;
 pub use plan::Plan;
 pub use stats::{

@@ -16,6 +16,7 @@ fn settings_survive_a_file() {
         .digest(DigestKind::SipHash13)
         .max_keys(9)
         .refresh_on_duplicate(true)
+        .trace(true)
         .event_time(true)
         .max_event_lead(Duration::from_secs(1))
         .lease(Duration::from_secs(2))

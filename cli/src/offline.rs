@@ -4,7 +4,7 @@ use std::fmt::{Display, Write as _};
 
 use anyhow::{Result, bail};
 use onceonly::offline::{self, Inspection, Repair, Verification};
-use onceonly::{Builder, Explanation, Key, KeyState, Scope, Tier};
+use onceonly::{Builder, Explanation, Key, KeyState, KeyTrace, Scope, Tier};
 
 use crate::args::{ForgetArgs, KeyArgs, StoreArgs, VerifyArgs};
 use crate::output;
@@ -193,7 +193,23 @@ fn explanation(found: &Explanation) -> Table {
         );
         table.row("seen in", text);
     }
+    if let Some(trace) = &found.trace {
+        traced(&mut table, trace);
+    }
     table
+}
+
+fn traced(table: &mut Table, trace: &KeyTrace) {
+    if let Some(claimed) = trace.claimed {
+        table.row("first claimed", show(claimed));
+    }
+    if let Some(token) = trace.token {
+        table.row("by claim", token);
+    }
+    if !trace.note.is_empty() {
+        table.row("its note", String::from_utf8_lossy(&trace.note).escape_debug());
+    }
+    table.row("duplicates refused", grouped(trace.refused));
 }
 
 pub(crate) fn forget(args: &ForgetArgs) -> Result<()> {

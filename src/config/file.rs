@@ -26,6 +26,7 @@ struct File {
     #[serde(skip_serializing_if = "Option::is_none")]
     max_keys: Option<u64>,
     refresh_on_duplicate: bool,
+    trace: bool,
     event_time: bool,
     #[serde(with = "humantime_serde")]
     max_event_lead: Duration,
@@ -55,6 +56,7 @@ impl File {
             digest: settings.digest,
             max_keys: settings.max_keys,
             refresh_on_duplicate: settings.refresh_on_duplicate,
+            trace: settings.trace,
             event_time: settings.event_time,
             max_event_lead: settings.max_event_lead,
             lease: settings.lease,
@@ -75,6 +77,7 @@ impl File {
         settings.digest = self.digest;
         settings.max_keys = self.max_keys;
         settings.refresh_on_duplicate = self.refresh_on_duplicate;
+        settings.trace = self.trace;
         settings.event_time = self.event_time;
         settings.max_event_lead = self.max_event_lead;
         settings.lease = self.lease;

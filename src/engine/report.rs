@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Engine;
 use crate::digest::Digest;
 use crate::error::Result;
-use crate::explain::{Explanation, KeyState, sightings};
+use crate::explain::{Explanation, KeyState, KeyTrace, sightings};
 use crate::filter::{Filter, SAMPLE_BLOCKS, SAMPLE_FILTERS, Sample};
 use crate::shard::Shard;
 use crate::stats::{SliceStats, Stats};
@@ -130,7 +130,15 @@ impl Engine {
             } else {
                 KeyState::Unknown
             };
+            let trace = match shard.find(digest, mask)? {
+                Some(slice) if self.keeps() => {
+                    let kept = shard.kept(&self.tools, digest, slice)?;
+                    KeyTrace::new(kept, shard.refused(&self.tools, digest, slice)?)
+                }
+                _ => None,
+            };
             Ok(Explanation {
+                trace,
                 state,
                 digest: format!("{:016x}{:016x}", digest.hi, digest.lo),
                 suspected_slices: shard.filter.is_some().then_some(suspected),

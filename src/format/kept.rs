@@ -22,6 +22,9 @@ const _: () = assert!(MOST_BYTES.div_ceil(PIECE) < u8::MAX as usize);
 
 const FINGERPRINT: u8 = 1;
 const RESULT: u8 = 2;
+const TRACE: u8 = 4;
+/// Bytes of a claim's note that are kept.
+const MAX_TRACED_NOTE: usize = 128;
 const CHECK_LEN: usize = 8;
 
 /// What is kept with a mark.
@@ -29,7 +32,50 @@ const CHECK_LEN: usize = 8;
 pub(crate) struct Kept {
     /// A digest of the bytes that the caller gave.
     pub(crate) fingerprint: Option<Digest>,
+    pub(crate) trace: Option<Trace>,
     pub(crate) result: Option<Vec<u8>>,
+}
+
+/// The claim that a key was first taken by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Trace {
+    /// In time of the store.
+    pub(crate) claimed_ns: i64,
+    pub(crate) token: u64,
+    pub(crate) note: Vec<u8>,
+}
+
+impl Trace {
+    pub(crate) fn new(claimed_ns: i64, token: u64, note: &[u8]) -> Self {
+        Trace { claimed_ns, token, note: note[..note.len().min(MAX_TRACED_NOTE)].to_vec() }
+    }
+
+    fn encode(&self, content: &mut Vec<u8>) {
+        content.extend_from_slice(&self.claimed_ns.to_le_bytes());
+        content.extend_from_slice(&self.token.to_le_bytes());
+        content.push(self.note.len() as u8);
+        content.extend_from_slice(&self.note);
+    }
+
+    /// The trace, and what follows.
+    fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (claimed_ns, rest) = bytes.split_first_chunk()?;
+        let (token, rest) = rest.split_first_chunk()?;
+        let (len, rest) = rest.split_first()?;
+        let (note, rest) = rest.split_at_checked(usize::from(*len))?;
+        let (claimed_ns, token) = (i64::from_le_bytes(*claimed_ns), u64::from_le_bytes(*token));
+        Some((Trace { claimed_ns, token, note: note.to_vec() }, rest))
+    }
+}
+
+/// How often a duplicate was refused, as it is kept.
+pub(crate) fn encode_tally(digest: Digest, refused: u64) -> Vec<u8> {
+    sealed(digest, &refused.to_le_bytes())
+}
+
+pub(crate) fn decode_tally(digest: Digest, bytes: &[u8]) -> Result<u64, &'static str> {
+    let malformed = |_| "a count of duplicates is of an unknown form";
+    verified(digest, bytes)?.try_into().map(u64::from_le_bytes).map_err(malformed)
 }
 
 /// Damage and the bytes of another key are told from what was written.
@@ -63,7 +109,7 @@ pub(crate) const LOST: &[u8] = &[0];
 impl Kept {
     /// A fingerprint alone.
     pub(crate) fn of(fingerprint: Digest) -> Self {
-        Kept { fingerprint: Some(fingerprint), result: None }
+        Kept { fingerprint: Some(fingerprint), ..Kept::default() }
     }
 
     /// Whether a message with this fingerprint is another one. One that is not known is taken for the
@@ -79,6 +125,10 @@ impl Kept {
             content[0] |= FINGERPRINT;
             content.extend_from_slice(&fingerprint.to_bytes());
         }
+        if let Some(trace) = &self.trace {
+            content[0] |= TRACE;
+            trace.encode(&mut content);
+        }
         if let Some(result) = &self.result {
             content[0] |= RESULT;
             content.extend_from_slice(result);
@@ -89,7 +139,7 @@ impl Kept {
     pub(crate) fn decode(digest: Digest, bytes: &[u8]) -> Result<Self, &'static str> {
         let malformed = "what is kept with a key is of an unknown form";
         let (flags, mut rest) = verified(digest, bytes)?.split_first().ok_or(malformed)?;
-        if flags & !(FINGERPRINT | RESULT) != 0 {
+        if flags & !(FINGERPRINT | RESULT | TRACE) != 0 {
             return Err(malformed);
         }
         let mut fingerprint = None;
@@ -98,8 +148,13 @@ impl Kept {
             fingerprint = Some(Digest::from_bytes(*bytes).ok_or(malformed)?);
             rest = after;
         }
+        let mut trace = None;
+        if flags & TRACE != 0 {
+            let (decoded, after) = Trace::decode(rest).ok_or(malformed)?;
+            (trace, rest) = (Some(decoded), after);
+        }
         let result = (flags & RESULT != 0).then(|| rest.to_vec());
-        Ok(Kept { fingerprint, result })
+        Ok(Kept { fingerprint, trace, result })
     }
 }
 
@@ -172,8 +227,15 @@ mod tests {
         let fingerprints = [None, Some(Digest::new(3, 4))];
         let results = [None, Some(0), Some(1), Some(PIECE), Some(MAX_RESULT)];
         let results = results.map(|len| len.map(|len| vec![7; len]));
-        let kept = |fingerprint| results.clone().map(|result| Kept { fingerprint, result });
-        fingerprints.into_iter().flat_map(kept).collect()
+        let traces = [None, Some(Trace::new(-5, 6, &[1; 2_000])), Some(Trace::new(5, 6, b""))];
+        let mut all = Vec::new();
+        for (fingerprint, trace) in
+            fingerprints.iter().flat_map(|f| traces.clone().map(|t| (*f, t)))
+        {
+            let kept = |result| Kept { fingerprint, trace: trace.clone(), result };
+            all.extend(results.clone().map(kept));
+        }
+        all
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::kept::begin_kept;
 use super::pending::Mark;
 use super::{Call, Shard, Target, Tools};
 use crate::digest::Digest;
@@ -233,7 +234,7 @@ impl Shard {
             orphaned: false,
             note: request.note.into(),
             remote: Remote::default(),
-            kept: request.fingerprint.map(|fingerprint| Box::new(Kept::of(fingerprint))),
+            kept: begin_kept(tools, token, request.now_ns, request.note, request.fingerprint),
         };
         self.journal_claim(tools, call, request.digest, &state)?;
         self.put_claim(tools, request.digest, state);

@@ -15,7 +15,7 @@ use super::pending::Mark;
 use super::{Call, Shard, Target, Tools};
 use crate::digest::{Digest, DigestMap};
 use crate::error::{Error, Result};
-use crate::format::kept::{self, KEPT, Kept, LOST, TALLY};
+use crate::format::kept::{self, KEPT, Kept, LOST, TALLY, Trace};
 use crate::format::names::{self, Kind};
 use crate::format::record::Record;
 
@@ -63,7 +63,51 @@ impl KeptHere {
     }
 }
 
+/// What a claim keeps from its beginning: what tells of it, where the store traces, and the fingerprint of
+/// its message.
+#[inline(always)]
+pub(super) fn begin_kept(
+    tools: &Tools,
+    token: u64,
+    now_ns: i64,
+    note: &[u8],
+    fingerprint: Option<Digest>,
+) -> Option<Box<Kept>> {
+    if !tools.traces && fingerprint.is_none() {
+        return None;
+    }
+    Some(new_kept(tools.traces, token, now_ns, note, fingerprint))
+}
+
+#[cold]
+#[inline(never)]
+fn new_kept(
+    traces: bool,
+    token: u64,
+    now_ns: i64,
+    note: &[u8],
+    fingerprint: Option<Digest>,
+) -> Box<Kept> {
+    let trace = traces.then(|| Trace::new(now_ns, token, note));
+    Box::new(Kept { fingerprint, trace, result: None })
+}
+
 impl Shard {
+    /// Counts a duplicate of a key that is marked in `slice`. Without space for that it is not counted.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn tally(&mut self, tools: &Tools, call: &mut Call, digest: Digest, slice: u64) {
+        let Ok(refused) = self.refused(tools, digest, slice) else { return };
+        let bytes = kept::encode_tally(digest, refused.saturating_add(1)).into();
+        let _ = self.journal_value(tools, call, digest, (slice, TALLY), &bytes, false);
+    }
+
+    /// How often duplicates of a key that is marked in `slice` were refused, while the store traced.
+    pub(crate) fn refused(&self, tools: &Tools, digest: Digest, slice: u64) -> Result<u64> {
+        let Some(bytes) = self.value(digest, slice, TALLY)? else { return Ok(0) };
+        kept::decode_tally(digest, &bytes).map_err(|why| self.damaged(tools, why))
+    }
+
     /// What the newest unsealed record says.
     fn unsealed_value(&self, digest: Digest, slice: u64, tag: u8) -> Option<&Item> {
         let frozen = self.frozen.iter().rev().map(|set| &**set);

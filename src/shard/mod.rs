@@ -42,6 +42,8 @@ pub(crate) struct Tools {
     pub(crate) log: Log,
     pub(crate) quota: Quota,
     pub(crate) refresh_on_duplicate: bool,
+    /// What tells of claims and refused duplicates is kept.
+    pub(crate) traces: bool,
     /// The store refreshes, or did so before it was opened: several slices may hold a key.
     pub(crate) holds_refreshed: bool,
     /// Records of a shard in one segment, about.

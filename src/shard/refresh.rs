@@ -40,6 +40,10 @@ impl Shard {
         }
         self.wait_for(&tools.log, call, digest);
         self.counters.duplicate += 1;
+        if tools.traces {
+            let refreshed = tools.refresh_on_duplicate && seen < target.slice;
+            self.tally(tools, call, digest, if refreshed { target.slice } else { seen });
+        }
         Ok(())
     }
 

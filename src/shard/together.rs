@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use super::control::{ClaimAnswer, ClaimState, Remote};
+use super::kept::begin_kept;
 use super::pending::Mark;
 use super::{Call, Shard, Target, Tools};
 use crate::digest::Digest;
@@ -48,7 +49,7 @@ impl Shard {
         for (at, digest) in keys {
             match self.may_claim(tools, call, digest, terms.now_ns, target) {
                 Ok(ClaimAnswer::Granted) => {
-                    let token = self.take_in(terms, digest);
+                    let token = self.take_in(tools, terms, digest);
                     answer(at, ClaimAnswer::Granted, token);
                 }
                 Ok(other) => answer(at, other, 0),
@@ -67,7 +68,7 @@ impl Shard {
     }
 
     /// Publishes a claim before it is journaled: nobody sees it before the lock is released.
-    fn take_in(&mut self, terms: &mut Terms, digest: Digest) -> u64 {
+    fn take_in(&mut self, tools: &Tools, terms: &mut Terms, digest: Digest) -> u64 {
         let token = terms.next_token + terms.granted as u64;
         let state = ClaimState {
             token,
@@ -77,7 +78,7 @@ impl Shard {
             orphaned: false,
             note: Box::default(),
             remote: Remote::default(),
-            kept: None,
+            kept: begin_kept(tools, token, terms.now_ns, &[], None),
         };
         if let Some(before) = self.claims.insert(digest, state) {
             terms.taken_over.push((digest, before));

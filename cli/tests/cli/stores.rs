@@ -131,6 +131,31 @@ fn explain_tells_what_is_known_of_a_key() {
     assert!(!forgotten.contains("live until"), "{forgotten}");
 }
 
+/// A store that traces is one of a service: the command tells what it kept.
+#[test]
+fn explain_prints_the_trace_of_a_message() {
+    let place = Place::new();
+    let builder = onceonly::Dedup::builder().window(std::time::Duration::from_secs(3600));
+    let store = builder.trace(true).open(place.path("seen")).unwrap();
+    let noted = onceonly::ClaimOptions::new().note("offset 12");
+    let onceonly::Claim::Granted(guard) = store.claim_with("a", noted).unwrap() else { panic!() };
+    let token = guard.token().to_string();
+    guard.commit_with("receipt").unwrap();
+    let again = store.observe_batch(&["a", "a"]).unwrap();
+    assert_eq!(again, [onceonly::Verdict::Duplicate; 2]);
+    store.close().unwrap();
+    let told = place.run(&["explain", "seen", "a"]).ok();
+    for (name, value) in [
+        ("first claimed", "20"),
+        ("by claim", &*token),
+        ("its note", "offset 12"),
+        ("duplicates refused", "2"),
+    ] {
+        let line = told.lines().find(|line| line.starts_with(name)).expect(name);
+        assert!(line[name.len()..].trim().starts_with(value), "{line}");
+    }
+}
+
 #[test]
 fn inspect_and_verify_describe_a_store() {
     let place = Place::new();

@@ -308,6 +308,7 @@ fn tools(
         log: Log::new(Arc::clone(ledger), level, sizes.log_bytes),
         quota,
         refresh_on_duplicate: config.refresh_on_duplicate,
+        traces: config.trace,
         holds_refreshed,
         has_kept: AtomicBool::new(has_kept),
         claims_held: ClaimsHeld::new(shards),

@@ -415,6 +415,10 @@ impl Deciding<'_> {
         granted?;
         if let Some(claim) = shard.claims.get_mut(&digest) {
             claim.remote.fence = fence;
+            let token = claim.public_token();
+            if let Some(trace) = claim.kept.as_mut().and_then(|kept| kept.trace.as_mut()) {
+                trace.token = token;
+            }
         }
         round.relies.push(turn.at);
         let (token, public_token) = (turn.number, if fence > 0 { fence } else { turn.number });
