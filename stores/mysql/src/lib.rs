@@ -77,6 +77,7 @@ mod server;
 mod session;
 mod space;
 mod spans;
+mod statement;
 mod tidy;
 
 /// The README has an example that compiles.
@@ -88,8 +89,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use onceonly::authority::{
-    Acquire, Acquired, Answers, Append, Appended, Authority, Bucket, Forgotten, Opened, Result,
-    Row, SliceInfo, StoredChunk,
+    Acquire, Acquired, Answers, Append, Appended, Authority, Bucket, Dialect, Forgotten, Opened,
+    Result, Row, SliceInfo, Statement, StoredChunk,
 };
 use onceonly_sql_common::Tidier;
 
@@ -189,5 +190,9 @@ impl Authority for MysqlAuthority {
         deadline: Instant,
     ) -> Result<Vec<Vec<StoredChunk>>> {
         chunks::read(&self.shared.server, space, buckets, deadline)
+    }
+
+    fn statement(&self, row: &Row<'_>, dialect: Dialect) -> Option<Statement> {
+        statement::of(row, dialect, self.shared.server.builder.database())
     }
 }

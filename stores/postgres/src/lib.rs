@@ -74,6 +74,7 @@ mod schema;
 mod server;
 mod session;
 mod space;
+mod statement;
 mod statements;
 mod tidy;
 
@@ -86,8 +87,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use onceonly::authority::{
-    Acquire, Acquired, Answers, Append, Appended, Authority, Bucket, Forgotten, Opened, Result,
-    Row, SliceInfo, StoredChunk,
+    Acquire, Acquired, Answers, Append, Appended, Authority, Bucket, Dialect, Forgotten, Opened,
+    Result, Row, SliceInfo, Statement, StoredChunk,
 };
 use onceonly_sql_common::Tidier;
 
@@ -193,5 +194,9 @@ impl Authority for PostgresAuthority {
         deadline: Instant,
     ) -> Result<Vec<Vec<StoredChunk>>> {
         chunks::read(&self.shared.server, space, buckets, deadline)
+    }
+
+    fn statement(&self, row: &Row<'_>, dialect: Dialect) -> Option<Statement> {
+        statement::of(row, dialect, &self.shared.server.builder.schema)
     }
 }

@@ -65,6 +65,7 @@ mod owner;
 mod rows;
 mod schema;
 mod space;
+mod statement;
 mod tidy;
 
 /// The README has an example that compiles.
@@ -77,8 +78,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use onceonly::authority::{
-    Acquire, Acquired, Answers, Append, Appended, Authority, Bucket, Forgotten, Opened, Result,
-    Row, RowOp, SliceInfo, StoredChunk,
+    Acquire, Acquired, Answers, Append, Appended, Authority, Bucket, Dialect, Forgotten, Opened,
+    Result, Row, RowOp, SliceInfo, Statement, StoredChunk,
 };
 
 pub use builder::Builder;
@@ -164,5 +165,9 @@ impl Authority for SqliteAuthority {
         deadline: Instant,
     ) -> Result<Vec<Vec<StoredChunk>>> {
         self.database.read(deadline, |call| chunks::read(call, space, buckets))
+    }
+
+    fn statement(&self, row: &Row<'_>, dialect: Dialect) -> Option<Statement> {
+        statement::of(row, dialect)
     }
 }
