@@ -38,6 +38,14 @@
 //! - The server must not run with `sysdate-is-now`.
 //! - No TLS in this release: use a private network or a tunnel. `require_ssl` is refused.
 //!
+//! # The mark in your own transaction
+//!
+//! [`onceonly::ClaimGuard::commit_statement`] with [`Dialect::Mysql`] is one statement for any
+//! client, in the transaction of the work. It names its database, needs `SELECT` and `UPDATE` on
+//! `onceonly_rows`, and changes one row or none whether the session has `CLIENT_FOUND_ROWS` or not, in
+//! any time zone and character set. Whoever claims the same key while the transaction is open waits for
+//! it, up to his deadline.
+//!
 //! # What is in the database
 //!
 //! The tables `onceonly_meta`, `onceonly_spaces`, `onceonly_rows`, `onceonly_forgotten`,

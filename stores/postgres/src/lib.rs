@@ -38,6 +38,13 @@
 //!   that takes writes.
 //! - No TLS in this release: use a private network or a tunnel. `sslmode=require` is refused.
 //!
+//! # The mark in your own transaction
+//!
+//! [`onceonly::ClaimGuard::commit_statement`] with [`Dialect::Postgres`] is one statement for any
+//! client, in the transaction of the work. Its names have their schema. The user needs `USAGE` of the
+//! schema, `SELECT` and `UPDATE` on `rows` and `SELECT` on `spaces`. Claim before the transaction
+//! begins: an older snapshot has no claim. `examples/inbox_sqlx.rs` is a whole program.
+//!
 //! # What is in the schema
 //!
 //! The schema `onceonly` ([`Builder::schema`]) with the tables `meta`, `spaces`, `rows`, `forgotten`,

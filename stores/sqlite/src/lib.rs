@@ -40,6 +40,13 @@
 //! disk that hangs in a sync holds up the call that waits for it, past its deadline: nothing can
 //! interrupt that.
 //!
+//! # The mark in your own transaction
+//!
+//! [`onceonly::ClaimGuard::commit_statement`] with [`Dialect::Sqlite`] is one statement for another
+//! connection whose main database is this file, in the transaction of the work. Claim before it
+//! begins: while it is open nobody else can write, this store neither. `examples/inbox_rusqlite.rs`
+//! is a whole program.
+//!
 //! # What is in the file
 //!
 //! The tables `onceonly_meta`, `onceonly_spaces`, `onceonly_rows`, `onceonly_forgotten`,
