@@ -7,6 +7,7 @@ use std::sync::Arc;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, Value};
 use onceonly::authority::{Dialect, SqlValue};
+use onceonly_mysql::MysqlAuthority;
 use onceonly_sql_tests::{Inbox, Session};
 use server::{Database, url};
 use tokio::runtime::Runtime;
@@ -47,16 +48,18 @@ fn open(finds: bool, settings: &str) -> Own {
     Own { conn, runtime }
 }
 
-fn with_settings(finds: bool, settings: &str, test: impl Fn(&Inbox<'_>)) {
+fn with_settings(finds: bool, settings: &str, test: impl Fn(&Inbox)) {
     let database = Database::new();
+    let (tables, settings) = (database.url(), settings.to_owned());
+    let connect = move || MysqlAuthority::builder(&tables).build().unwrap();
     test(&Inbox {
         dialect: Dialect::Mysql,
-        connect: &|| Arc::new(database.connect()),
-        session: &|| Box::new(open(finds, settings)),
+        connect: Box::new(move || Arc::new(connect())),
+        session: Box::new(move || Box::new(open(finds, &settings))),
     });
 }
 
-fn with(test: impl Fn(&Inbox<'_>)) {
+fn with(test: impl Fn(&Inbox)) {
     with_settings(false, "DO 0", test);
 }
 

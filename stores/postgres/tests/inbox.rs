@@ -5,6 +5,7 @@ mod server;
 use std::sync::Arc;
 
 use onceonly::authority::{Dialect, SqlValue};
+use onceonly_postgres::PostgresAuthority;
 use onceonly_sql_tests::{Inbox, Session};
 use server::{Schema, url};
 use tokio::runtime::Runtime;
@@ -50,16 +51,18 @@ fn open(settings: &str) -> Own {
     Own { client, runtime }
 }
 
-fn with_settings(settings: &str, test: impl Fn(&Inbox<'_>)) {
+fn with_settings(settings: &str, test: impl Fn(&Inbox)) {
     let schema = Schema::new();
+    let (name, settings) = (schema.name.clone(), settings.to_owned());
+    let connect = move || PostgresAuthority::builder(url()).schema(&name).build().unwrap();
     test(&Inbox {
         dialect: Dialect::Postgres,
-        connect: &|| Arc::new(schema.connect()),
-        session: &|| Box::new(open(settings)),
+        connect: Box::new(move || Arc::new(connect())),
+        session: Box::new(move || Box::new(open(&settings))),
     });
 }
 
-fn with(test: impl Fn(&Inbox<'_>)) {
+fn with(test: impl Fn(&Inbox)) {
     with_settings("", test);
 }
 

@@ -25,13 +25,13 @@ pub trait Session {
 }
 
 /// A database, as an authority and as the user has it.
-pub struct Inbox<'a> {
+pub struct Inbox {
     /// What it speaks.
     pub dialect: Dialect,
     /// A client of its own for each store.
-    pub connect: &'a dyn Fn() -> Arc<dyn Authority>,
+    pub connect: Box<dyn Fn() -> Arc<dyn Authority>>,
     /// A connection of the user's.
-    pub session: &'a dyn Fn() -> Box<dyn Session>,
+    pub session: Box<dyn Fn() -> Box<dyn Session>>,
 }
 
 fn granted(store: &Dedup, key: &str) -> ClaimGuard {
@@ -63,7 +63,7 @@ fn granted_in_time(store: &Dedup, key: &str) -> ClaimGuard {
     }
 }
 
-impl Inbox<'_> {
+impl Inbox {
     fn store(&self, lease: Duration, deadline: Duration) -> Dedup {
         Dedup::builder()
             .window(Duration::from_secs(3_600))

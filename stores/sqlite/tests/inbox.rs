@@ -38,13 +38,13 @@ fn open(file: &Path) -> Own {
     Own(own)
 }
 
-fn with(test: impl Fn(&Inbox<'_>)) {
+fn with(test: impl Fn(&Inbox)) {
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("seen.db");
+    let (file, same) = (dir.path().join("seen.db"), dir.path().join("seen.db"));
     test(&Inbox {
         dialect: Dialect::Sqlite,
-        connect: &|| Arc::new(SqliteAuthority::open(&file).unwrap()),
-        session: &|| Box::new(open(&file)),
+        connect: Box::new(move || Arc::new(SqliteAuthority::open(&file).unwrap())),
+        session: Box::new(move || Box::new(open(&same))),
     });
 }
 
