@@ -92,6 +92,20 @@ fn confirming_what_was_rolled_back_marks_nothing() {
     assert!(is_duplicate(&a, "2"));
 }
 
+#[test]
+fn a_result_that_is_kept_goes_with_the_mark() {
+    let site = Site::new();
+    let (a, b) = (site.store(), site.store());
+    let guard = granted(&a, "1");
+    guard.keep("receipt").unwrap();
+    let marked = committed(&site, guard.commit_statement(Dialect::Sqlite).unwrap());
+    assert_eq!(b.result("1").unwrap().as_deref(), Some(&b"receipt"[..]));
+    marked.confirm().unwrap();
+    let calls = site.calls();
+    assert_eq!(a.result("1").unwrap().as_deref(), Some(&b"receipt"[..]));
+    assert_eq!(site.calls(), calls, "it is known here");
+}
+
 /// A fencing token in the statement: who was taken over changes no row.
 #[test]
 fn the_statement_of_a_late_owner_changes_nothing() {

@@ -8,12 +8,13 @@ use crate::time::nanos;
 
 /// `None` for what is no commit.
 pub(super) fn of(row: &Row<'_>) -> Option<Statement> {
-    let RowOp::Commit { token, keep, .. } = row.op else { return None };
+    let RowOp::Commit { token, keep, value } = row.op else { return None };
     let params = vec![
         SqlValue::Text(row.space.to_owned()),
         SqlValue::Bytes(row.digest.as_bytes().to_vec()),
         SqlValue::Bytes(token.as_bytes().to_vec()),
         SqlValue::Int(nanos(keep)),
+        SqlValue::Bytes(value.to_vec()),
     ];
     Some(Statement { sql: "(commit of a claim)".to_owned(), params })
 }
@@ -25,13 +26,14 @@ pub(super) fn execute(state: &mut State, params: &[SqlValue], now_ns: i64) -> u6
         SqlValue::Bytes(digest),
         SqlValue::Bytes(token),
         SqlValue::Int(keep_ns),
+        SqlValue::Bytes(value),
     ] = params
     else {
         return 0;
     };
     let (Ok(digest), Ok(token)) = (digest[..].try_into(), token[..].try_into()) else { return 0 };
     let keep = Duration::from_nanos(keep_ns.unsigned_abs());
-    let op = RowOp::Commit { token: Token::from_bytes(token), keep, value: &[] };
+    let op = RowOp::Commit { token: Token::from_bytes(token), keep, value };
     let row = Row { space, digest: Digest::from_bytes(digest), op };
     u64::from(state.space(space).step(&row, now_ns) == RowAnswer::Committed)
 }

@@ -22,7 +22,14 @@ impl Engine {
                 "there is no authority whose database could keep the mark".to_owned(),
             ));
         };
-        let op = RowOp::Commit { token: shared.token(held.token), keep: shared.keep, value: &[] };
+        // What is kept with the key goes into the row, as with any other commit.
+        let kept = {
+            let shard = self.enter(self.shard_of(held.digest))?;
+            let claim = shard.claims.get(&held.digest).filter(|claim| claim.token == held.token);
+            let claim = claim.ok_or(Error::LeaseLost { token: held.token })?;
+            claim.kept.as_deref().map(|kept| kept.encode(held.digest)).unwrap_or_default()
+        };
+        let op = RowOp::Commit { token: shared.token(held.token), keep: shared.keep, value: &kept };
         let Some(statement) = shared.link.statement(held.digest, op, dialect) else {
             return Err(none(format!("{} takes no statements of {dialect}", shared.link.name())));
         };
@@ -55,13 +62,18 @@ impl Engine {
             |round, turn, answer| {
                 let begun_ns = self.remote(held).map_or(turn.sent_ns, |remote| remote.commit_ns);
                 let is_late = self.time.now().saturating_sub(begun_ns) > shared.slack_ns;
-                if let (RowOp::Look, Ok(RowAnswer::Duplicate { .. }), true) =
-                    (turn.op, &answer, is_late)
-                {
-                    // The transaction took long: it lives on from now.
-                    turn.op = RowOp::Refresh { keep: shared.keep };
-                    return Next::Again;
-                }
+                let answer = match (turn.op, answer) {
+                    (RowOp::Look, Ok(RowAnswer::Duplicate { value, .. })) => {
+                        turn.value = self.accepted(turn.digest, value);
+                        if is_late {
+                            // The transaction took long: it lives on from now.
+                            turn.op = RowOp::Refresh { keep: shared.keep };
+                            return Next::Again;
+                        }
+                        Ok(RowAnswer::Refreshed)
+                    }
+                    (_, answer) => answer,
+                };
                 let marked = said(shared, held, answer);
                 Next::Done(self.end_commit(shared, held.token, round, turn, (marked, false)))
             },

@@ -62,6 +62,12 @@ impl Builder {
         self.opts.clone()
     }
 
+    /// The database that has the tables.
+    pub(crate) fn database(&self) -> &str {
+        // An address without one is refused.
+        self.opts.db_name().unwrap_or_default()
+    }
+
     /// The address without the password.
     pub(crate) fn name(&self) -> String {
         let (host, port) = (self.opts.ip_or_hostname(), self.opts.tcp_port());

@@ -39,6 +39,14 @@
 //! - The server must not run with `sysdate-is-now`.
 //! - No TLS in this release: use a private network or a tunnel. `require_ssl` is refused.
 //!
+//! # The mark in your own transaction
+//!
+//! [`onceonly::ClaimGuard::commit_statement`] with [`Dialect::Mysql`] is one statement for any
+//! client, in the transaction of the work. It names its database, needs `SELECT` and `UPDATE` on
+//! `onceonly_rows`, and changes one row or none whether the session has `CLIENT_FOUND_ROWS` or not, in
+//! any time zone and character set. Whoever claims the same key while the transaction is open waits for
+//! it, up to his deadline.
+//!
 //! # What is in the database
 //!
 //! The tables `onceonly_meta`, `onceonly_spaces`, `onceonly_rows`, `onceonly_forgotten`,
@@ -78,6 +86,7 @@ mod server;
 mod session;
 mod space;
 mod spans;
+mod statement;
 mod tidy;
 
 /// The README has an example that compiles.
@@ -89,8 +98,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use onceonly::authority::{
-    Acquire, Acquired, Answers, Append, Appended, Authority, Bucket, Forgotten, Opened, Result,
-    Row, SliceInfo, StoredChunk,
+    Acquire, Acquired, Answers, Append, Appended, Authority, Bucket, Dialect, Forgotten, Opened,
+    Result, Row, SliceInfo, Statement, StoredChunk,
 };
 use onceonly_sql_common::Tidier;
 
@@ -191,5 +200,9 @@ impl Authority for MysqlAuthority {
         deadline: Instant,
     ) -> Result<Vec<Vec<StoredChunk>>> {
         chunks::read(&self.shared.server, space, buckets, deadline)
+    }
+
+    fn statement(&self, row: &Row<'_>, dialect: Dialect) -> Option<Statement> {
+        statement::of(row, dialect, self.shared.server.builder.database())
     }
 }

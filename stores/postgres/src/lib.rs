@@ -38,6 +38,13 @@
 //!   that takes writes.
 //! - No TLS in this release: use a private network or a tunnel. `sslmode=require` is refused.
 //!
+//! # The mark in your own transaction
+//!
+//! [`onceonly::ClaimGuard::commit_statement`] with [`Dialect::Postgres`] is one statement for any
+//! client, in the transaction of the work. Its names have their schema. The user needs `USAGE` of the
+//! schema, `SELECT` and `UPDATE` on `rows` and `SELECT` on `spaces`. Claim before the transaction
+//! begins: an older snapshot has no claim. `examples/inbox_sqlx.rs` is a whole program.
+//!
 //! # What is in the schema
 //!
 //! The schema `onceonly` ([`Builder::schema`]) with the tables `meta`, `spaces`, `rows`,
@@ -74,6 +81,7 @@ mod schema;
 mod server;
 mod session;
 mod space;
+mod statement;
 mod statements;
 mod tidy;
 
@@ -86,8 +94,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use onceonly::authority::{
-    Acquire, Acquired, Answers, Append, Appended, Authority, Bucket, Forgotten, Opened, Result,
-    Row, SliceInfo, StoredChunk,
+    Acquire, Acquired, Answers, Append, Appended, Authority, Bucket, Dialect, Forgotten, Opened,
+    Result, Row, SliceInfo, Statement, StoredChunk,
 };
 use onceonly_sql_common::Tidier;
 
@@ -194,5 +202,9 @@ impl Authority for PostgresAuthority {
         deadline: Instant,
     ) -> Result<Vec<Vec<StoredChunk>>> {
         chunks::read(&self.shared.server, space, buckets, deadline)
+    }
+
+    fn statement(&self, row: &Row<'_>, dialect: Dialect) -> Option<Statement> {
+        statement::of(row, dialect, &self.shared.server.builder.schema)
     }
 }

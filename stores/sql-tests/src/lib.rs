@@ -1,6 +1,7 @@
 //! What the tests of onceonly's clients of SQL databases share.
 
 mod children;
+mod inbox;
 mod lines;
 mod logs;
 mod model;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use onceonly::authority::{Digest, Row, RowOp, Token};
 
 pub use children::{Children, is_child};
+pub use inbox::{Inbox, Session};
 pub use lines::lines_fail;
 pub use logs::logs_are_in_order;
 pub use model::{all_at_once, beside_memory};

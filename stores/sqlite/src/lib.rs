@@ -40,6 +40,13 @@
 //! dies. A disk that hangs in a sync holds up the call that waits for it, past its deadline:
 //! nothing can interrupt that.
 //!
+//! # The mark in your own transaction
+//!
+//! [`onceonly::ClaimGuard::commit_statement`] with [`Dialect::Sqlite`] is one statement for another
+//! connection whose main database is this file, in the transaction of the work. Claim before it
+//! begins: while it is open nobody else can write, this store neither. `examples/inbox_rusqlite.rs`
+//! is a whole program.
+//!
 //! # What is in the file
 //!
 //! The tables `onceonly_meta`, `onceonly_spaces`, `onceonly_rows`, `onceonly_forgotten`,
@@ -65,6 +72,7 @@ mod owner;
 mod rows;
 mod schema;
 mod space;
+mod statement;
 mod tidy;
 
 /// The README has an example that compiles.
@@ -77,8 +85,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use onceonly::authority::{
-    Acquire, Acquired, Answers, Append, Appended, Authority, Bucket, Forgotten, Opened, Result,
-    Row, RowOp, SliceInfo, StoredChunk,
+    Acquire, Acquired, Answers, Append, Appended, Authority, Bucket, Dialect, Forgotten, Opened,
+    Result, Row, RowOp, SliceInfo, Statement, StoredChunk,
 };
 
 pub use builder::Builder;
@@ -165,5 +173,9 @@ impl Authority for SqliteAuthority {
         deadline: Instant,
     ) -> Result<Vec<Vec<StoredChunk>>> {
         self.database.read(deadline, |call| chunks::read(call, space, buckets))
+    }
+
+    fn statement(&self, row: &Row<'_>, dialect: Dialect) -> Option<Statement> {
+        statement::of(row, dialect)
     }
 }
