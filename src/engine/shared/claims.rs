@@ -288,10 +288,7 @@ impl Engine {
             }
             Ok(RowAnswer::Duplicate { value, .. }) => {
                 // Another has marked it, and what is kept is his.
-                turn.value = self.accepted(turn.digest, value).unwrap_or_else(|error| {
-                    self.note_background_error(&error);
-                    None
-                });
+                turn.value = self.accepted_if_sound(turn.digest, value);
                 Ok(())
             }
             Ok(RowAnswer::Refreshed) => Ok(()),

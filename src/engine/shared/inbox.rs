@@ -64,7 +64,7 @@ impl Engine {
                 let is_late = self.time.now().saturating_sub(begun_ns) > shared.slack_ns;
                 let answer = match (turn.op, answer) {
                     (RowOp::Look, Ok(RowAnswer::Duplicate { value, .. })) => {
-                        turn.value = self.accepted(turn.digest, value);
+                        turn.value = self.accepted_if_sound(turn.digest, value);
                         if is_late {
                             // The transaction took long: it lives on from now.
                             turn.op = RowOp::Refresh { keep: shared.keep };

@@ -31,6 +31,14 @@ impl Engine {
         }
     }
 
+    /// What an authority has kept with a key, where the key's mark matters and what is kept may be lacking.
+    pub(super) fn accepted_if_sound(&self, digest: Digest, value: Vec<u8>) -> Option<Arc<[u8]>> {
+        self.accepted(digest, value).unwrap_or_else(|error| {
+            self.note_background_error(&error);
+            None
+        })
+    }
+
     /// An observation of a message with a fingerprint.
     pub(in crate::engine) fn observe_with_shared(
         &self,
