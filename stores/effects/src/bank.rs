@@ -97,12 +97,11 @@ impl Bank {
         self.execute(sql, &params?)
     }
 
-    pub(crate) fn deliver(&self, message: i64, amount: i64, times: u64) -> Result<()> {
-        for _ in 0..times {
-            let insert = "INSERT INTO queue (message, amount) VALUES ($1, $2)";
-            self.execute(insert, &[&message, &amount])?;
-        }
-        Ok(())
+    /// One delivery for each message and its amount, all at once.
+    pub(crate) fn deliver(&self, messages: &[i64], amounts: &[i64]) -> Result<()> {
+        let insert = "INSERT INTO queue (message, amount)
+            SELECT * FROM unnest($1::bigint[], $2::bigint[])";
+        self.execute(insert, &[&messages, &amounts]).map(|_| ())
     }
 
     pub(crate) fn take(&self) -> Result<Option<Delivery>> {

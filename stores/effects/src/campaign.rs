@@ -18,6 +18,8 @@ use crate::random::Random;
 
 /// Deliveries that wait, about.
 const BACKLOG: i64 = 60;
+/// Messages that are added at once.
+const FED: u32 = 40;
 /// What is left of the queue is done in this time, or something hangs.
 const DRAINING: Duration = Duration::from_secs(120);
 
@@ -32,7 +34,7 @@ struct Campaign<'a> {
     consumers: Vec<Consumer>,
     /// Messages so far, and how often they were delivered.
     messages: i64,
-    deliveries: u64,
+    deliveries: usize,
     places: BTreeMap<Place, u64>,
 }
 
@@ -77,6 +79,9 @@ impl Campaign<'_> {
             self.feed()?;
             thread::sleep(Duration::from_millis(20 + self.random.below(180)));
             self.kill(kill)?;
+            if kill % 100 == 0 {
+                println!("kills {kill} messages {}", self.messages);
+            }
         }
         self.drain()?;
         self.stop()?;
@@ -98,23 +103,27 @@ impl Campaign<'_> {
         self.dir.path().join(format!("places-{number}"))
     }
 
-    /// New messages, one to three times each, and now and then an old one.
+    /// New messages if few wait, one to three times each, and now and then an old one.
     fn feed(&mut self) -> Result<()> {
-        while self.bank.waiting()? < BACKLOG {
-            for _ in 0..10 {
-                let is_old = self.messages > 0 && self.random.one_in(5);
-                let message = if is_old {
-                    self.random.below(self.messages.unsigned_abs()).cast_signed()
-                } else {
-                    self.messages += 1;
-                    self.messages - 1
-                };
-                let times = 1 + self.random.below(3);
-                self.bank.deliver(message, amount(self.seed, message), times)?;
-                self.deliveries += times;
+        if self.bank.waiting()? >= BACKLOG {
+            return Ok(());
+        }
+        let (mut messages, mut amounts) = (Vec::new(), Vec::new());
+        for _ in 0..FED {
+            let is_old = self.messages > 0 && self.random.one_in(5);
+            let message = if is_old {
+                self.random.below(self.messages.unsigned_abs()).cast_signed()
+            } else {
+                self.messages += 1;
+                self.messages - 1
+            };
+            for _ in 0..=self.random.below(3) {
+                messages.push(message);
+                amounts.push(amount(self.seed, message));
             }
         }
-        Ok(())
+        self.deliveries += messages.len();
+        self.bank.deliver(&messages, &amounts)
     }
 
     /// One of them, wherever it is; the next one goes on in its directory, or has lost it.

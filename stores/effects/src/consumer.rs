@@ -1,5 +1,6 @@
 //! A consumer: takes messages and books them, until it is killed.
 
+use std::os::unix::process::parent_id;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -29,13 +30,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let bank = Bank::connect(server, schema)?;
     let random = Random(args.number("seed", 1)?);
     let mut consumer = Consumer { store, bank, places, random, mark: args.mark()? };
-    loop {
+    let parent = parent_id();
+    // A campaign that is killed leaves no consumers.
+    while parent_id() == parent {
         consumer.places.set(Place::Idle)?;
         match consumer.bank.take()? {
             Some(delivery) => consumer.handle(delivery)?,
             None => thread::sleep(Duration::from_millis(5)),
         }
     }
+    Ok(())
 }
 
 impl Consumer {

@@ -2,7 +2,6 @@
 
 use std::process::{Command, Output};
 
-#[allow(dead_code, reason = "only the address is needed")]
 #[path = "../../postgres/tests/server/mod.rs"]
 mod server;
 
