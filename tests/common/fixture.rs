@@ -146,8 +146,10 @@ impl Fixture {
             }
         }
         let guards = ["claimed-1", "claimed-2"].map(|key| self.claim(&store, key));
-        if !self.killed {
-            store.close().unwrap();
+        match self.killed {
+            // The copy is made file by file: none may go meanwhile.
+            true => store.settle(),
+            false => store.close().unwrap(),
         }
         fs::create_dir_all(target).unwrap();
         for entry in fs::read_dir(dir.path()).unwrap().map(Result::unwrap) {
