@@ -385,7 +385,8 @@ impl Engine {
         let (mut doubts, mut heard) = (0, false);
         let deadline = self.config.owned.as_ref().map(|owned| owned.terms.deadline);
         let deadline = deadline.unwrap_or_default();
-        let (mut before, mut until) = (self.keys_to_write(owner), Instant::now() + deadline);
+        let left = || (self.keys_to_write(owner), owner.writing.lock().position());
+        let (mut before, mut until) = (left(), Instant::now() + deadline);
         loop {
             if owner.standing.load(Acq) == FOLLOWED {
                 return Err(owner.followed());
@@ -408,7 +409,7 @@ impl Engine {
             if let Some(error) = owner.writing.lock().take_failure(MOST_FAILURES) {
                 return Err(error);
             }
-            let (left, now) = (self.keys_to_write(owner), Instant::now());
+            let (left, now) = (left(), Instant::now());
             if left != before {
                 (before, until) = (left, now + deadline);
             } else if heard && !self.is_all_written(owner) {
