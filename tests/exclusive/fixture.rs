@@ -25,12 +25,14 @@ pub(crate) struct Site {
     pub(crate) server: MemoryAuthority,
 }
 
+type Then = Box<dyn FnOnce() + Send>;
+
 /// One store's way to the server.
 #[derive(Clone)]
 pub(crate) struct Wire {
     server: MemoryAuthority,
     cut: Arc<AtomicBool>,
-    after_read: Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>,
+    after_read: Arc<Mutex<Option<Then>>>,
 }
 
 impl Wire {
