@@ -20,6 +20,8 @@ pub enum Ownership {
     /// consumer that a partition is assigned to, a service of one process. What is not known here is `New`
     /// at once, and is written to the authority in batches, so that the next owner knows it.
     ///
+    /// Young: not yet proven by long campaigns.
+    ///
     /// Opening is [`Error::NotExclusive`] while another owner's lease runs. Who was followed all the same,
     /// because its lease ran out unnoticed, answers [`Error::OwnershipLost`] from then on.
     Exclusive,

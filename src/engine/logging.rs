@@ -43,7 +43,10 @@ impl Engine {
             }
             call.epoch = 0;
         }
-        let synced = if call.wait > 0 { log.wait(call.wait, self) } else { Ok(()) };
+        let mut synced = Ok(());
+        if call.wait > 0 {
+            synced = log.wait(call.wait, self).and_then(|()| self.still_owns());
+        }
         if self.maintenance.log_ended.swap(false, AcqRel) {
             self.schedule_log();
         }

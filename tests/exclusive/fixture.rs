@@ -1,8 +1,8 @@
 //! One server, and stores that each have a wire to it which can be cut.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use onceonly::authority::memory::MemoryAuthority;
@@ -25,11 +25,14 @@ pub(crate) struct Site {
     pub(crate) server: MemoryAuthority,
 }
 
+type Then = Box<dyn FnOnce() + Send>;
+
 /// One store's way to the server.
 #[derive(Clone)]
 pub(crate) struct Wire {
     server: MemoryAuthority,
     cut: Arc<AtomicBool>,
+    after_read: Arc<Mutex<Option<Then>>>,
 }
 
 impl Wire {
@@ -39,6 +42,11 @@ impl Wire {
 
     pub(crate) fn mend(&self) {
         self.cut.store(false, SeqCst);
+    }
+
+    /// Done once, before the answer to the next read is told.
+    pub(crate) fn after_a_read(&self, then: impl FnOnce() + Send + 'static) {
+        *self.after_read.lock().unwrap() = Some(Box::new(then));
     }
 
     fn server(&self) -> Told<&MemoryAuthority> {
@@ -74,7 +82,10 @@ impl Authority for Wire {
         self.server()?.slices(space, deadline)
     }
     fn read(&self, space: &str, buckets: &[Bucket], deadline: Instant) -> Told<Vec<Vec<StoredChunk>>> {
-        self.server()?.read(space, buckets, deadline)
+        let read = self.server()?.read(space, buckets, deadline);
+        let then = self.after_read.lock().unwrap().take();
+        if let Some(then) = then { then() }
+        read
     }
 }
 
@@ -86,7 +97,7 @@ impl Site {
     }
 
     pub(crate) fn wire(&self) -> Wire {
-        Wire { server: self.server.clone(), cut: Arc::default() }
+        Wire { server: self.server.clone(), cut: Arc::default(), after_read: Arc::default() }
     }
 
     pub(crate) fn plain(&self) -> Builder {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use onceonly::sim::SimDisk;
-use onceonly::{Dedup, Durability, Error, Ownership, Verdict};
+use onceonly::{Builder, Dedup, Durability, Error, Ownership, Verdict};
 
 use crate::common::fast_dir;
 use crate::fixture::{LEASE, SPACE, Site, eventually, is_new, written};
@@ -191,4 +191,40 @@ fn settings_that_do_not_fit_are_refused() {
     let _a = site.store();
     let other = site.builder().secret([8; 32]).in_memory();
     assert!(matches!(other, Err(Error::Mismatch { field: "secret", .. })));
+}
+
+/// A call that was held up while it read what the owner before had.
+#[test]
+fn the_lease_is_looked_at_after_a_read_too() {
+    let site = Site::new();
+    let builder = |builder: Builder| builder.window(LEASE * 4);
+    let before = builder(site.builder()).in_memory().unwrap();
+    assert!(is_new(&before, "0"));
+    before.close().unwrap();
+    let wire = site.wire();
+    let a = builder(site.builder_with(&wire)).in_memory().unwrap();
+    let (clock, next) = (site.clock.clone(), builder(site.builder()));
+    wire.after_a_read(move || {
+        clock.advance(LEASE * 2);
+        let b = next.clone().in_memory().unwrap();
+        assert!(is_new(&b, "1"));
+    });
+    assert!(matches!(a.observe("1"), Err(Error::OwnershipLost { .. })));
+}
+
+#[test]
+fn a_refused_open_leaves_the_space_to_its_owner() {
+    let site = Site::new();
+    let dir = fast_dir();
+    let (owner, other) = (dir.path().join("owner"), dir.path().join("other"));
+    let a = site.builder().open(&owner).unwrap();
+    assert!(is_new(&a, "1"));
+    a.close().unwrap();
+    let alone = site.plain().open(&other).unwrap();
+    assert!(is_new(&alone, "1"));
+    alone.close().unwrap();
+    let refused = site.builder().open(&other);
+    assert!(matches!(refused, Err(Error::Mismatch { field: "authority_space", .. })));
+    let a = site.builder().open(&owner).unwrap();
+    assert!(!is_new(&a, "1") && a.stats().recovery.damage.is_empty());
 }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use onceonly::Verdict;
-use onceonly::sim::SimDisk;
+use onceonly::authority::memory::MemoryAuthority;
+use onceonly::sim::{Mix, SimDisk};
+use onceonly::{Builder, Durability, Error, ManualClock, Ownership, Verdict};
 
-use crate::common::fast_dir;
+use crate::common::{fast_dir, start};
 use crate::fixture::{LEASE, SLICE, SPACE, Site, WINDOW, is_new, written};
 
 #[test]
@@ -214,7 +215,8 @@ fn a_store_of_another_window_reads_what_there_is() {
     a.close().unwrap();
     let b = site.builder().window(WINDOW * 2).slices(3).in_memory().unwrap();
     assert!(!is_new(&b, "1"));
-    assert_eq!(b.guaranteed_since(), Site::at(Duration::ZERO), "no further back than was kept");
+    let since = b.guaranteed_since();
+    assert_eq!(since, Site::at(WINDOW), "what is there goes by the window before");
     b.close().unwrap();
     let c = site.builder().window(WINDOW / 2).in_memory().unwrap();
     assert!(!is_new(&c, "1"));
@@ -248,4 +250,103 @@ fn a_store_of_other_slices_keeps_what_is_older_than_itself() {
     assert!(!is_new(&c, "1"));
     site.clock.advance(WINDOW - Duration::from_secs(451));
     assert!(!is_new(&c, "1"));
+}
+
+/// What it did not read before it went at the authority would be missing in its own, longer window.
+#[test]
+fn a_longer_window_does_not_vouch_for_what_was_kept_shorter() {
+    let site = Site::new();
+    let a = site.store();
+    site.clock.advance(Duration::from_secs(10));
+    assert!(is_new(&a, "old"));
+    let marked = Site::at(Duration::from_secs(10));
+    site.clock.advance(WINDOW - Duration::from_secs(20));
+    assert!(is_new(&a, "1"));
+    a.close().unwrap();
+    site.clock.advance(Duration::from_secs(300));
+    let b = site.builder().window(WINDOW * 3).in_memory().unwrap();
+    assert!(is_new(&b, "old") && b.guaranteed_since() > marked);
+    b.close().unwrap();
+    site.clock.advance(Duration::from_secs(10));
+    let c = site.builder().window(WINDOW * 3).in_memory().unwrap();
+    assert!(c.guaranteed_since() > marked, "the third neither");
+}
+
+/// What a restored copy of a disk lacks is read, or a hole.
+#[test]
+fn after_a_reboot_the_authority_knows_better_than_the_directory() {
+    let site = Site::new();
+    let wire = site.wire();
+    let disk = SimDisk::new();
+    let sync = |builder: Builder| builder.durability(Durability::Sync).owner_lease(SLICE);
+    let a = sync(site.builder_with(&wire)).open_simulated(&disk).unwrap();
+    assert!(is_new(&a, "1"));
+    written(&a);
+    let restored = disk.snapshot().after_power_loss(Mix { seed: 1, unit: 4096, survive: 0 });
+    site.clock.advance(Duration::from_secs(10));
+    assert!(is_new(&a, "2"));
+    written(&a);
+    wire.cut();
+    assert!(is_new(&a, "3"));
+    let marked = Site::at(Duration::from_secs(10));
+    let refused = sync(site.builder()).open_simulated(&restored);
+    assert!(matches!(refused, Err(Error::NotExclusive { .. })), "it may live: {refused:?}");
+    site.clock.advance(SLICE * 2);
+    let b = sync(site.builder()).open_simulated(&restored).unwrap();
+    assert!(!is_new(&b, "1") && !is_new(&b, "2"));
+    assert!(is_new(&b, "3") && b.guaranteed_since() > marked);
+}
+
+/// Also when the owner that knows of the hole has nothing else to write.
+#[test]
+fn a_hole_is_told_to_the_next_owner() {
+    let site = Site::new();
+    let wire = site.wire();
+    let disk = SimDisk::new();
+    let a = site.builder_with(&wire).owner_lease(Duration::from_secs(3));
+    let a = a.open_simulated(&disk).unwrap();
+    assert!(is_new(&a, "1"));
+    written(&a);
+    site.clock.advance(Duration::from_secs(1));
+    wire.cut();
+    assert!(is_new(&a, "lost"));
+    let marked = Site::at(Duration::from_secs(1));
+    site.clock.advance(Duration::from_secs(5));
+    let left = disk.snapshot().after_power_loss(Mix { seed: 1, unit: 4096, survive: 0 });
+    let again = site.builder().open_simulated(&left).unwrap();
+    assert!(again.guaranteed_since() > marked, "it knows of the hole");
+    again.close().unwrap();
+    site.clock.advance(Duration::from_secs(5));
+    let b = site.store();
+    assert!(is_new(&b, "lost") && b.guaranteed_since() > marked);
+}
+
+/// If the server's clock has come apart from this one since the space was acquired.
+#[test]
+fn keys_end_with_their_slice_whatever_the_server_takes_the_time_for() {
+    let site = Site::new();
+    let there = ManualClock::new(start());
+    let server = MemoryAuthority::with_clock(there.clone());
+    let open = || {
+        let builder = site.plain().authority(server.clone(), Ownership::Exclusive);
+        builder.authority_space(SPACE).owner_lease(LEASE).in_memory().unwrap()
+    };
+    let advance = |secs| {
+        site.clock.advance(Duration::from_secs(secs));
+        there.advance(Duration::from_secs(secs));
+    };
+    let a = open();
+    there.leap_wall(5);
+    assert!(is_new(&a, "0"));
+    written(&a);
+    assert!(is_new(&a, "1"));
+    written(&a);
+    advance(110);
+    assert!(is_new(&a, "2"));
+    a.close().unwrap();
+    advance(10);
+    let b = open();
+    assert!(b.contains("1").unwrap());
+    advance(730);
+    assert!(!b.contains("1").unwrap(), "a window and a slice ago");
 }

@@ -33,11 +33,16 @@ use writing::Writing;
 pub(super) const WRITE_EVERY: Duration = Duration::from_millis(100);
 /// How often a store that is being closed tries to be heard of.
 const RETRY_EVERY: Duration = Duration::from_millis(10);
+/// Attempts to gather what is to be written that fail in a row before a store is closed without.
+const MOST_FAILURES: u32 = 5;
 /// Digests of one bucket, about: what is read for the first key of it that is not known.
 const KEYS_PER_BUCKET: u64 = 4_096;
 const MOST_PART_BITS: u32 = 12;
-/// In the upper bits of the layout, so that another one can be told.
+/// Above the bits of a part in the layout, so that another one can be told.
 const LAYOUT_VERSION: u32 = 1 << 8;
+/// Where the length of the window begins in it: bits, and a length is rounded to so many.
+const WINDOW_AT: u32 = 10;
+const WINDOW_BITS: u32 = 17;
 
 /// What opening has agreed on with the authority.
 pub(super) struct Taken {
@@ -72,6 +77,9 @@ pub(super) struct Owner {
     holder: Token,
     lease_ns: i64,
     part_bits: u32,
+    window_ns: i64,
+    /// As [`Initial`] has it.
+    kept_since_ns: i64,
     /// Time of the store less the server's, when the space was acquired: not more than it is, and not
     /// less. Slices are named by it.
     grid: (i64, i64),
@@ -116,19 +124,32 @@ pub(super) fn part_bits(config: &crate::config::Config) -> u32 {
     parts.ilog2().min(MOST_PART_BITS)
 }
 
-/// How digests are put into buckets, as the owner record has it.
-pub(super) fn layout(part_bits: u32) -> u32 {
-    LAYOUT_VERSION | part_bits
+/// How digests are put into buckets, and for how long, as the owner record has it.
+pub(super) fn layout(part_bits: u32, window_ns: i64) -> u32 {
+    window_code(window_ns) << WINDOW_AT | LAYOUT_VERSION | part_bits
+}
+
+/// A window's length, rounded down; a longer one has no lower code.
+fn window_code(window_ns: i64) -> u32 {
+    let ms = window_ns.max(0).unsigned_abs() / 1_000_000;
+    let shift = (u64::BITS - ms.leading_zeros()).saturating_sub(WINDOW_BITS);
+    shift << WINDOW_BITS | (ms >> shift) as u32
+}
+
+/// Whether what is there may be gone before such a window is over.
+pub(super) fn is_kept_shorter(layout: u32, window_ns: i64) -> bool {
+    layout >> WINDOW_AT < window_code(window_ns)
 }
 
 /// The other way round; `None` for that of another release.
 pub(super) fn part_bits_of(layout: u32) -> Option<u32> {
-    let bits = layout.checked_sub(LAYOUT_VERSION)?;
+    let bits = (layout & ((1 << WINDOW_AT) - 1)).checked_sub(LAYOUT_VERSION)?;
     (bits <= MOST_PART_BITS).then_some(bits)
 }
 
 impl Owner {
-    fn new(settings: &Settings, taken: Taken, offset: (i64, i64), part_bits: u32) -> Self {
+    fn new(settings: &Settings, taken: Taken, initial: &Initial, window_ns: i64) -> Self {
+        let Initial { part_bits, offset, kept_since_ns, .. } = *initial;
         let writing = Writing::new(&taken.acquired, taken.lost);
         Owner {
             link: taken.link,
@@ -136,6 +157,8 @@ impl Owner {
             holder: taken.holder,
             lease_ns: nanos(settings.lease),
             part_bits,
+            window_ns,
+            kept_since_ns,
             grid: offset,
             offset: [AtomicI64::new(offset.0), AtomicI64::new(offset.1)],
             standing: AtomicU64::new(OWNER),
@@ -206,6 +229,8 @@ pub(super) struct Initial {
     /// Time of the store less the server's, as [`Owner::grid`] has it.
     pub(super) offset: (i64, i64),
     pub(super) progress: Progress,
+    /// The authority may lack keys of before, in its time; `i64::MIN` if it lacks none, or gets all again.
+    pub(super) kept_since_ns: i64,
 }
 
 impl Engine {
@@ -213,14 +238,22 @@ impl Engine {
     pub(super) fn own(&self, mut taken: Taken, initial: &Initial) -> Result<()> {
         let Some(settings) = &self.config.owned else { return Ok(()) };
         let asked_ns = self.time.now() - (self.config.clock.boot_nanos() - taken.asked_boot_ns);
-        taken.acquired.progress = initial.progress;
-        let owner = Owner::new(settings, taken, initial.offset, initial.part_bits);
+        let recorded = std::mem::replace(&mut taken.acquired.progress, initial.progress);
+        let owner = Owner::new(settings, taken, initial, self.config.window_ns);
         owner.lease_until_ns.store(asked_ns.saturating_add(owner.lease_ns), Release);
         let owner = self.owned.get_or_init(|| Box::new(owner));
+        let vouched = owner.server_time_after(self.guaranteed_since().as_unix_nanos());
+        owner.writing.lock().tell_since(recorded.complete_since, vouched);
         // What was forgotten may not have been written before the process ended.
         self.forget_at_authority_again(owner);
         let me: std::sync::Weak<Engine> = self.me.clone();
         owner.link.watch(me);
+        // What the server lost before that nobody heard of.
+        let opened = owner.link.open().map_err(|failure| owner.error(&failure))?;
+        let incarnation = opened.server.incarnation;
+        if owner.writing.lock().has_not_seen(incarnation) {
+            self.server_lost(owner, incarnation);
+        }
         self.turn_mark(owner);
         owner.link.begin_writing();
         Ok(())
@@ -259,6 +292,8 @@ impl Engine {
             return Err(Error::Closed);
         };
         let known = self.hold(owner).and_then(|()| self.know(owner, digests));
+        // What is read takes its time: the lease may be over by now.
+        let known = known.and_then(|()| self.hold(owner));
         match known {
             Err(Error::Authority { .. } | Error::Undecided { .. })
                 if policy == OnOutage::AssumeNew =>
@@ -272,6 +307,19 @@ impl Engine {
                 Ok(())
             }
             known => known,
+        }
+    }
+
+    /// What a call had to wait for may have taken longer than the lease.
+    pub(super) fn still_owns(&self) -> Result<()> {
+        let Some(owner) = self.owned.get() else { return Ok(()) };
+        match self.hold(owner) {
+            // Marks are made already: an `Err` would have them answered with `Duplicate` when they are
+            // asked for again. So they are assumptions.
+            Err(Error::Authority { .. } | Error::Undecided { .. }) => {
+                self.note_assumption(&owner.hole_until_ns)
+            }
+            held => held,
         }
     }
 
@@ -336,7 +384,9 @@ impl Engine {
     fn write_all(&self, owner: &Owner) -> Result<()> {
         let (mut doubts, mut heard) = (0, false);
         let deadline = self.config.owned.as_ref().map(|owned| owned.terms.deadline);
-        let until = Instant::now() + deadline.unwrap_or_default();
+        let deadline = deadline.unwrap_or_default();
+        let left = || (self.keys_to_write(owner), owner.writing.lock().position());
+        let (mut before, mut until) = (left(), Instant::now() + deadline);
         loop {
             if owner.standing.load(Acq) == FOLLOWED {
                 return Err(owner.followed());
@@ -345,6 +395,8 @@ impl Engine {
             if heard && self.is_all_written(owner) {
                 return Ok(());
             }
+            // That says what was known when it was gathered.
+            let under_way = owner.writing.lock().is_under_way();
             match owner.link.write() {
                 // Whether it still is the owner is asked next.
                 Err(failure) if failure.is_stale() && doubts < MOST_DOUBTS => doubts += 1,
@@ -352,7 +404,19 @@ impl Engine {
                     std::thread::sleep(RETRY_EVERY);
                 }
                 Err(failure) => return Err(owner.error(&failure)),
-                Ok(()) => heard = true,
+                Ok(()) => heard |= !under_way,
+            }
+            if let Some(error) = owner.writing.lock().take_failure(MOST_FAILURES) {
+                return Err(error);
+            }
+            let (left, now) = (left(), Instant::now());
+            if left != before {
+                (before, until) = (left, now + deadline);
+            } else if heard && !self.is_all_written(owner) {
+                if now >= until {
+                    return Err(owner.error(&Failure::waited_too_long()));
+                }
+                std::thread::sleep(RETRY_EVERY);
             }
         }
     }

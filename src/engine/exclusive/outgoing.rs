@@ -21,6 +21,8 @@ use crate::time::Timestamp;
 
 /// Digests of one append: 4 MiB less what chunks take beside them.
 const MOST_KEYS: usize = 150_000;
+/// Those of them that are from a sealed file.
+const MOST_OF_RUN: usize = MOST_KEYS / 2;
 /// Digests of one chunk: 1 MiB.
 const MOST_IN_CHUNK: usize = 60_000;
 /// How much longer than its keys a chunk is kept: the server's clock may run apart from this one.
@@ -52,13 +54,19 @@ impl Engine {
         keys: &mut Keys,
         sources: &mut Sources,
     ) -> Result<bool> {
-        let unsent = self.ledger.read(|manifest| {
-            manifest.owner.as_ref().map_or_else(Vec::new, |owner| owner.unsent.clone())
+        let (unsent, slice) = self.ledger.read(|manifest| {
+            let unsent = manifest.owner.as_ref().map_or(&[][..], |owner| &owner.unsent);
+            let named = manifest.runs.iter().find(|run| unsent.first() == Some(&run.file));
+            (unsent.to_vec(), named.map(|run| run.slice))
         });
         let Some(file) = unsent.first().copied() else { return Ok(true) };
         let catalog = self.catalog();
         let mut runs = catalog.slices.iter().flat_map(|slice| &slice.runs);
         let Some(run) = runs.find(|run| run.file == file) else {
+            if slice.is_some_and(|slice| catalog.is_live(slice)) {
+                // The catalog gets it next.
+                return Ok(false);
+            }
             // Its slice is over.
             sources.run = Some((file, None));
             return Ok(unsent.len() == 1);
@@ -66,7 +74,7 @@ impl Engine {
         let (of_file, pages) = *owner.run_pages.lock();
         let mut page = if of_file == file { pages } else { 0 };
         let mut digests = Vec::new();
-        while page < run.page_count() && digests.len() < MOST_KEYS / 2 {
+        while page < run.page_count() && digests.len() < MOST_OF_RUN {
             run.read_page(page, &mut digests)?;
             page += 1;
         }
@@ -77,8 +85,8 @@ impl Engine {
     }
 
     /// Chunks of the journal that are not written, as far as they are filled now. False if there are more.
-    pub(super) fn gather_journal(&self, keys: &mut Keys, sources: &mut Sources) -> Result<bool> {
-        let mut room = MOST_KEYS.saturating_sub(keys.len());
+    pub(super) fn gather_journal(&self, sources: &mut Sources) -> bool {
+        let mut room = MOST_KEYS - MOST_OF_RUN;
         for index in 0..self.shards.len() {
             let shard = self.shards[index].lock();
             for set in shard.frozen.iter().map(|f| &**f).chain(&shard.active) {
@@ -88,14 +96,14 @@ impl Engine {
                         continue;
                     }
                     if room < usize::from(filled - sent) {
-                        return Ok(false);
+                        return false;
                     }
                     room -= usize::from(filled - sent);
                     sources.chunks.push((Arc::clone(&set.segment), number, filled));
                 }
             }
         }
-        Ok(true)
+        true
     }
 
     /// Reads the digests of the chunks, when it is decided that they stay: a mark whose sync fails is taken
@@ -286,12 +294,14 @@ fn chunk_of(
     let live = catalog.slice(slice)?;
     let start_ns = live.start_ns.saturating_sub(owner.grid.0);
     let slice = u64::try_from(start_ns.max(0)).ok()?.div_ceil(1_000_000);
-    let end = owner.server_time_after(live.end_ns);
-    let expires_ns = end.as_unix_nanos().saturating_add(window_ns + KEPT_LONGER_NS);
+    // As the name of the slice: the next owner cuts time by the names.
+    let end_ns = live.end_ns.saturating_sub(owner.grid.0);
+    let over = owner.server_time_after(live.end_ns);
+    let expires_ns = over.as_unix_nanos().saturating_add(window_ns + KEPT_LONGER_NS);
     Some(Chunk {
         bucket: Bucket { slice, part },
         number,
         expires: Timestamp::from_unix_nanos(expires_ns),
-        data: Packed { end_ns: end.as_unix_nanos(), forgotten, digests }.encode(),
+        data: Packed { end_ns, forgotten, digests }.encode(),
     })
 }

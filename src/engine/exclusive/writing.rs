@@ -11,8 +11,9 @@ use super::{IN_DOUBT, OWNER, Owner, layout};
 use crate::authority::{Acquire, Acquired, Appended, Chunk, Progress, Token};
 use crate::engine::Engine;
 use crate::engine::shared::span;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gather::{Failure, Outgoing, Want};
+use crate::time::Timestamp;
 
 /// What is under way, and what is known of the server.
 pub(super) struct Writing {
@@ -32,6 +33,10 @@ pub(super) struct Writing {
     lost: bool,
     again: Option<Acquire>,
     flight: Option<Flight>,
+    /// It is to be heard of, though there may be nothing to write.
+    tells: bool,
+    /// Attempts in a row to gather what is to be written that failed, and why the last did.
+    failed: (u32, Option<Error>),
     asked_ns: i64,
 }
 
@@ -66,6 +71,8 @@ impl Writing {
             lost,
             again: None,
             flight: None,
+            tells: false,
+            failed: (0, None),
             asked_ns: 0,
         }
     }
@@ -93,6 +100,24 @@ impl Writing {
     /// The owner record was another server's, or what that was before it lost something.
     pub(super) fn is_of_another_server(&self) -> bool {
         self.of_epoch != self.seen
+    }
+
+    pub(super) fn is_under_way(&self) -> bool {
+        self.flight.is_some()
+    }
+
+    /// The next owner has to hear of it soon, if the record says more than this store vouches for.
+    pub(super) fn tell_since(&mut self, recorded: Timestamp, vouched: Timestamp) {
+        self.tells = vouched > recorded;
+    }
+
+    /// What cannot be gathered, if that failed so many times.
+    pub(super) fn take_failure(&mut self, times: u32) -> Option<Error> {
+        self.failed.1.take_if(|_| self.failed.0 >= times)
+    }
+
+    pub(super) fn has_not_seen(&self, incarnation: u64) -> bool {
+        self.seen != incarnation
     }
 
     /// The server may have lost what was written to it.
@@ -139,12 +164,16 @@ impl Engine {
             }
             _ => return Want::Nothing,
         }
-        let heard = heard || !owner.is_lease_fresh(writing.asked_ns);
+        let heard = heard || writing.tells || !owner.is_lease_fresh(writing.asked_ns);
         if writing.flight.is_none() {
             writing.flight = match self.fill_flight(owner, &mut writing, heard) {
-                Ok(flight) => flight,
+                Ok(flight) => {
+                    writing.failed = (0, None);
+                    flight
+                }
                 Err(error) => {
                     self.note_background_error(&error);
+                    writing.failed = (writing.failed.0.saturating_add(1), Some(error));
                     heard.then(|| self.flight(owner, &writing, Vec::new(), 0))
                 }
             };
@@ -154,12 +183,12 @@ impl Engine {
     }
 
     fn flight(&self, owner: &Owner, writing: &Writing, chunks: Vec<Chunk>, keys: usize) -> Flight {
-        let since_ns = self.guaranteed_since().as_unix_nanos();
+        let since = owner.server_time_after(self.guaranteed_since().as_unix_nanos());
         let progress = Progress {
             position: writing.number,
-            complete_since: owner.server_time_after(since_ns),
+            complete_since: since.max(Timestamp::from_unix_nanos(owner.kept_since_ns)),
             complete_through: writing.progress.complete_through,
-            layout: layout(owner.part_bits),
+            layout: layout(owner.part_bits, owner.window_ns),
         };
         let lease = span(owner.lease_ns);
         let outgoing = Arc::new(Outgoing { epoch: writing.epoch, lease, progress, chunks, keys });
@@ -179,8 +208,9 @@ impl Engine {
         }
         let began_ns = self.time.now();
         let (mut keys, mut sources) = (Keys::new(), Sources::default());
-        let mut whole = self.gather_run(owner, &mut keys, &mut sources)?;
-        whole &= self.gather_journal(&mut keys, &mut sources)?;
+        // What is sealed meanwhile has left the journal after it was named.
+        let mut whole = self.gather_journal(&mut sources);
+        whole &= self.gather_run(owner, &mut keys, &mut sources)?;
         sources.forgotten = std::mem::take(&mut *owner.forgotten.lock());
         let decided = self.read_decided(&mut keys, &sources);
         if let Err(error) = decided {
@@ -254,6 +284,7 @@ impl Engine {
         let mut more = writing.lost;
         if let Some(flight) = writing.flight.take_if(is_it) {
             writing.progress = outgoing.progress;
+            writing.tells = false;
             writing.through_ns = flight.through_ns.unwrap_or(writing.through_ns);
             owner.keys_written.fetch_add(outgoing.keys as u64, Relaxed);
             owner.chunks_written.fetch_add(outgoing.chunks.len() as u64, Relaxed);

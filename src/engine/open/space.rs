@@ -30,6 +30,7 @@ const BEGUN_ANEW: &str =
     "another owner had the space since: what is known of it is read from the authority";
 const FOLLOWED_A_DEAD_OWNER: &str =
     "the owner before did not give the space back: what it had not written yet is not known";
+const MAY_BE_OLDER: &str = "the machine was booted anew: the directory may be a restored one that lacks what was not written";
 const SERVER_LOST: &str =
     "the authority does not know this owner: whoever had the space since is not known";
 
@@ -39,6 +40,8 @@ pub(super) struct Acquirement {
     infos: Vec<SliceInfo>,
     /// The owner before was another one.
     follows: bool,
+    /// The directory is the last owner's, maybe as it was a while before its end.
+    doubtful: bool,
     /// What the last owner of this directory had acknowledged here after it was last told from there.
     unknown_since_ns: Option<i64>,
 }
@@ -50,15 +53,22 @@ impl Opening {
         let (link, server_time) = self.find_authority(&owned)?;
         let holder = new_token()?;
         let before = self.holders();
+        let told = |failure: Failure| error_of(&link, &failure, false);
+        if self.is_foreign_to_spaces() && !link.slices().map_err(told)?.is_empty() {
+            // Before the owner of it loses it for nothing.
+            return Err(self.keys_of_another());
+        }
+        // A machine that was booted anew may be another one, with a restored copy of the disk.
         // A copy's names are the original's, which may live.
         if self.same_place && !self.report.created && !before.is_empty() {
             self.name_holder(read, holder, &before)?;
         }
+        let dead = if self.report.rebooted { &[] } else { &before[..] };
         let boot_ns = || self.config.clock.boot_nanos();
         let deadline = Instant::now() + self.config.lock_wait;
         let (acquired, asked_boot_ns) = loop {
             let asked_boot_ns = boot_ns();
-            match self.acquire(&link, (&owned, server_time), holder, &before) {
+            match self.acquire(&link, (&owned, server_time), holder, dead) {
                 Ok(acquired) => break (acquired, asked_boot_ns),
                 Err(Error::NotExclusive { lease_left, .. }) if Instant::now() < deadline => {
                     let left = deadline.saturating_duration_since(Instant::now());
@@ -68,7 +78,6 @@ impl Opening {
             }
         };
         let answered_boot_ns = boot_ns();
-        let told = |failure: Failure| error_of(&link, &failure, false);
         let infos = link.slices().map_err(told)?;
         // A server that has restarted since may have lost the slices.
         if link.open().map_err(told)?.server.incarnation != acquired.server.incarnation {
@@ -149,7 +158,7 @@ impl Opening {
             position: 0,
             complete_since: server_time,
             complete_through: server_time,
-            layout: exclusive::layout(exclusive::part_bits(&self.config)),
+            layout: exclusive::layout(exclusive::part_bits(&self.config), self.config.window_ns),
         };
         loop {
             let request = Acquire { holder, previous: next, lease: owned.lease, initial };
@@ -175,13 +184,19 @@ impl Opening {
         let last = taken.acquired.last.map(|token| *token.as_bytes());
         let incarnation = taken.acquired.server.incarnation;
         let was_ours = last.is_some_and(|last| before.contains(&last)) && self.same_place;
+        let is_known =
+            self.manifest.owner.as_ref().is_some_and(|owner| owner.incarnation == incarnation);
+        // Who had released the space closed the directory then: this one is older.
+        let restored = taken.acquired.released && !self.report.clean_close && is_known;
+        let was_ours = was_ours && !restored;
+        // It may be older too, and nothing tells.
+        let doubtful = was_ours && self.report.rebooted && !self.report.clean_close;
         let mut unknown_since_ns = None;
         let follows = !was_ours && last.is_some();
         if self.report.created {
             // Whatever is there is read.
         } else if was_ours {
-            let known = self.manifest.owner.as_ref().map(|owner| owner.incarnation);
-            taken.lost = known != Some(incarnation);
+            taken.lost = !is_known;
             taken.trusted = !taken.lost;
         } else if last.is_none() {
             taken.lost = true;
@@ -193,11 +208,7 @@ impl Opening {
                 unknown_since_ns = Some(since_ns);
             }
         } else if self.manifest.owner.is_none() {
-            let detail = format!(
-                "the space `{}` has keys of another store: name another space, or an empty directory",
-                self.config.space().unwrap_or_default()
-            );
-            return Err(Error::Mismatch { field: "authority_space", detail });
+            return Err(self.keys_of_another());
         } else {
             self.begin_anew();
         }
@@ -221,7 +232,20 @@ impl Opening {
             // Until what is lost is named to be written again.
             self.manifest.owner.as_mut().into_iter().for_each(|o| o.incarnation = !incarnation);
         }
-        Ok(Acquirement { taken, infos, follows, unknown_since_ns })
+        Ok(Acquirement { taken, infos, follows, doubtful, unknown_since_ns })
+    }
+
+    /// A store that has decided alone so far: what a space has is not known to it.
+    fn is_foreign_to_spaces(&self) -> bool {
+        !self.report.created && self.manifest.owner.is_none()
+    }
+
+    fn keys_of_another(&self) -> Error {
+        let detail = format!(
+            "the space `{}` has keys of another store: name another space, or an empty directory",
+            self.config.space().unwrap_or_default()
+        );
+        Error::Mismatch { field: "authority_space", detail }
     }
 
     /// Lets go of what the directory holds: others have seen and forgotten keys since.
@@ -245,7 +269,7 @@ impl Opening {
         time: &EngineTime,
         lossy: bool,
     ) -> (Taken, Initial) {
-        let Acquirement { mut taken, infos, follows, unknown_since_ns } = acquirement;
+        let Acquirement { mut taken, infos, follows, doubtful, unknown_since_ns } = acquirement;
         let boot_offset_ns = time.now() - self.config.clock.boot_nanos();
         let server_ns = taken.acquired.server.time.as_unix_nanos();
         let offset = (
@@ -255,20 +279,29 @@ impl Opening {
         let here_ns = |server: Timestamp| server.as_unix_nanos().saturating_add(offset.1);
         let now_ns = time.now();
         let mut progress = taken.acquired.progress;
+        // Chunks go by the window of who wrote them: what of this window they miss is not known.
+        if exclusive::is_kept_shorter(progress.layout, self.config.window_ns) {
+            progress.complete_since = progress.complete_since.max(taken.acquired.server.time);
+        }
+        // What is lost is written again, as far as it is known here.
+        let is_kept = taken.acquired.last.is_some() && !taken.lost;
+        let kept_since_ns =
+            if is_kept { progress.complete_since.as_unix_nanos() } else { i64::MIN };
         if follows {
             let complete_since_ns = here_ns(progress.complete_since);
             let own = &mut self.manifest.complete_since_ns;
             // A store that was created now has seen nothing itself.
             *own = complete_since_ns;
-            if !taken.acquired.released {
-                let from_ns = progress.complete_through.as_unix_nanos().saturating_add(offset.0);
-                self.manifest.holes.push(Hole {
-                    from_ns: from_ns.min(now_ns),
-                    to_ns: now_ns.saturating_add(1),
-                    reason: FOLLOWED_A_DEAD_OWNER.to_owned(),
-                });
-            }
             self.adopt_slices(&infos, offset.1, server_ns, now_ns);
+        }
+        if doubtful || (follows && !taken.acquired.released) {
+            let from_ns = progress.complete_through.as_unix_nanos().saturating_add(offset.0);
+            let reason = if follows { FOLLOWED_A_DEAD_OWNER } else { MAY_BE_OLDER };
+            self.manifest.holes.push(Hole {
+                from_ns: from_ns.min(now_ns),
+                to_ns: now_ns.saturating_add(1),
+                reason: reason.to_owned(),
+            });
         }
         if follows || taken.acquired.last.is_none() {
             progress.complete_through = taken.acquired.server.time;
@@ -282,7 +315,7 @@ impl Opening {
             infos.iter().map(|info| Slice { slice: info.slice, over_ns: here_ns(info.expires) });
         let slices: Vec<Slice> = slices.filter(|slice| slice.over_ns > now_ns).collect();
         let known_until_ns = slices.iter().map(|slice| slice.over_ns).max().unwrap_or(i64::MIN);
-        let reads = follows || lossy;
+        let reads = follows || lossy || doubtful;
         if let Some(owner) = &mut self.manifest.owner {
             if reads {
                 owner.foreign_until_ns = known_until_ns;
@@ -294,7 +327,8 @@ impl Opening {
         let own_bits = exclusive::part_bits(&self.config);
         // What is there keeps its parts; where nothing is, they fit the keys that are expected.
         let there = exclusive::part_bits_of(progress.layout).filter(|_| !infos.is_empty());
-        (taken, Initial { part_bits: there.unwrap_or(own_bits), offset, progress })
+        let part_bits = there.unwrap_or(own_bits);
+        (taken, Initial { part_bits, offset, progress, kept_since_ns })
     }
 
     /// A store without slices of its own has a place for all that may be live. It takes the slices of the
