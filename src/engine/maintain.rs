@@ -406,12 +406,6 @@ impl Engine {
         self.publish(&mut window, now_ns, |catalog| catalog.slices.iter_mut().for_each(change));
     }
 
-    /// A time inside the newest catalog: changing sealed parts does not rotate. In event time the
-    /// newest slice may begin in the future.
-    fn catalog_now(&self, window: &super::Window) -> i64 {
-        self.window_now().min(window.catalog.valid_until_ns - 1)
-    }
-
     /// Lets go of what was sealed.
     fn drop_frozen(&self, sealed: &[u64], frozen: Vec<Arc<Active>>) {
         for index in 0..self.shards.len() {

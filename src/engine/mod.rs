@@ -443,6 +443,12 @@ impl Engine {
         Timestamp::from_unix_nanos(newest_hole.max(now.saturating_sub(self.config.window_ns)))
     }
 
+    /// A time inside the newest catalog: changing sealed parts does not rotate. In event time the
+    /// newest slice may begin in the future.
+    fn catalog_now(&self, window: &Window) -> i64 {
+        self.window_now().min(window.catalog.valid_until_ns - 1)
+    }
+
     /// The time that the window follows: the clock's, or the greatest event time so far.
     fn window_now(&self) -> i64 {
         if self.config.event_time { self.time.watermark() } else { self.time.now() }
