@@ -12,7 +12,6 @@ use crate::format::manifest::Manifest;
 use crate::format::{PAGE, manifest, names};
 use crate::ledger::Ledger;
 use crate::log::{Host, Level, Log, read_all};
-use crate::storage::Storage;
 use crate::storage::sim::{Fault, Mix, SimDisk};
 use crate::sync::Mutex;
 

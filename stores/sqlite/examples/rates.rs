@@ -1,12 +1,10 @@
-//! How fast it is: `cargo test --release -p onceonly-sqlite --test rates -- --ignored --nocapture`.
+//! How fast it is: `cargo run --release -p onceonly-sqlite --example rates`.
 
 use std::io::Write;
 
 use onceonly_sqlite::SqliteAuthority;
 
-#[test]
-#[ignore = "takes a while, and measures"]
-fn rates() {
+fn main() {
     let dir = tempfile::tempdir().unwrap();
     let authority = SqliteAuthority::open(dir.path().join("seen.db")).unwrap();
     let rates = onceonly_sql_tests::rates(&authority, 300_000);
