@@ -246,7 +246,9 @@ mod tests {
             assert!(bytes.len() <= MOST_BYTES);
             assert_eq!(Kept::decode(digest, &bytes), Ok(kept));
             assert!(Kept::decode(Digest::new(1, 3), &bytes).is_err(), "another key's");
-            for at in (0..bytes.len()).step_by(bytes.len() / 50 + 1) {
+            // Miri takes seconds for each.
+            let places = if cfg!(miri) { 3 } else { 50 };
+            for at in (0..bytes.len()).step_by(bytes.len() / places + 1) {
                 let mut flipped = bytes.clone();
                 flipped[at] ^= 4;
                 assert!(Kept::decode(digest, &flipped).is_err());

@@ -77,7 +77,9 @@ mod tests {
             let bytes = packed.encode();
             assert_eq!(bytes.len() as u64, OVERHEAD as u64 + 16 * (forgotten + seen));
             assert_eq!(Packed::decode(&bytes), Ok(packed));
-            for at in 0..bytes.len() {
+            // Of a long one some bytes do, for Miri.
+            let step = if cfg!(miri) { bytes.len() / 60 + 1 } else { 1 };
+            for at in (0..bytes.len()).step_by(step) {
                 let mut flipped = bytes.clone();
                 flipped[at] ^= 1;
                 assert!(Packed::decode(&flipped).is_err());
