@@ -161,3 +161,30 @@ fn opening_and_closing_are_told() {
     told("INFO message=closed");
     told("WARN message=a file was set aside");
 }
+
+/// Of a store that shares its keys the authority decides what is not known here.
+#[test]
+fn the_tier_that_decides_is_told() {
+    let (recorder, dir) = (recorder(), fast_dir());
+    let store = Dedup::builder()
+        .window(WINDOW)
+        .authority(MemoryAuthority::new(), Ownership::Shared)
+        .secret([7; 32])
+        .authority_space("tiers")
+        .open(dir.path().join("tiers"))
+        .unwrap();
+    for verdict in [Verdict::New, Verdict::Duplicate, Verdict::Duplicate] {
+        for key in 0..20_u32 {
+            assert_eq!(store.observe(key.to_le_bytes()).unwrap(), verdict);
+        }
+    }
+    store.close().unwrap();
+    let text = recorder.render();
+    let has = |tier: &str, count: u32| {
+        let line = format!("tiers\",tier=\"{tier}\"}} {count}\n");
+        assert!(text.contains(&line), "{line} is not in\n{text}");
+    };
+    has("filter", 0);
+    has("exact", 40);
+    has("authority", 20);
+}

@@ -26,11 +26,18 @@ const COUNTERS: [Meter<Stats, u64>; 16] = [
     ("onceonly_verdicts_total", label("verdict", "duplicate"), VERDICTS, |s| s.duplicate),
     ("onceonly_verdicts_total", label("verdict", "too_old"), VERDICTS, |s| s.too_old),
     ("onceonly_verdicts_total", label("verdict", "in_flight"), VERDICTS, |s| s.in_flight),
-    ("onceonly_decided_total", label("tier", "filter"), TIERS, |s| s.filter_negative),
-    ("onceonly_decided_total", label("tier", "exact"), TIERS, |s| {
-        s.filter_positive.saturating_sub(asked(s))
+    ("onceonly_decided_total", label("tier", "filter"), TIERS, |s| match shared(s) {
+        Some(_) => 0,
+        None => s.filter_negative,
     }),
-    ("onceonly_decided_total", label("tier", "authority"), TIERS, asked),
+    ("onceonly_decided_total", label("tier", "exact"), TIERS, |s| match shared(s) {
+        Some(authority) => authority.answered_here,
+        None => s.filter_positive,
+    }),
+    ("onceonly_decided_total", label("tier", "authority"), TIERS, |s| match shared(s) {
+        Some(authority) => (s.new + s.duplicate).saturating_sub(authority.answered_here),
+        None => 0,
+    }),
     ("onceonly_claims_total", label("event", "granted"), CLAIMS, |s| s.claims_granted),
     ("onceonly_claims_total", label("event", "committed"), CLAIMS, |s| s.claims_committed),
     ("onceonly_claims_total", label("event", "abandoned"), CLAIMS, |s| s.claims_abandoned),
@@ -53,8 +60,10 @@ const COUNTERS: [Meter<Stats, u64>; 16] = [
     }),
 ];
 
-fn asked(stats: &Stats) -> u64 {
-    stats.authority.as_ref().map_or(0, |authority| authority.rows)
+/// The authority of a store that shares its keys: it decides whatever is not known here to be a duplicate.
+/// The only writer of a space decides alone.
+fn shared(stats: &Stats) -> Option<&AuthorityStats> {
+    stats.authority.as_ref().filter(|_| stats.owner.is_none())
 }
 
 const GAUGES: [Meter<Stats, f64>; 9] = [
