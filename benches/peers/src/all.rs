@@ -22,7 +22,7 @@ struct Part {
 
 /// None takes much more than five minutes, so that each can be had on a machine that is quiet for so
 /// long, and be made anew alone. Parts of one name before the dash make one table.
-const PARTS: [Part; 22] = [
+const PARTS: [Part; 30] = [
     part("floor", "floor", "floor", 1),
     part("compare-1M-memory", "compare --live 1M --peer MEMORY,CACHES", "--live 64k --rounds 4", 2),
     part("compare-1M-stores", "compare --live 1M --peer floor,STORES", "--live 64k --rounds 2", 5),
@@ -67,8 +67,41 @@ const PARTS: [Part; 22] = [
     part("reopen", "reopen --live 100M", "--live 1M --more 200k", 2),
     part("cli", "cli", "--rounds 1 --files flights", 4),
     part("remembers", "remembers", "--keys 20k", 1),
-    part("overload", "overload --planned 1M", "--planned 64k", 1),
+    part("overload", "overload --planned 1M", "--planned 64k --rounds 2", 1),
     part("growth-1M-to-100M", "growth --live 1M,10M,100M", "--live 64k,256k,1M", 4),
+    part(
+        "hybrid-exclusive-redis",
+        "hybrid --server redis --what exclusive",
+        "--live 100k --rounds 2",
+        3,
+    ),
+    part(
+        "hybrid-shared-redis",
+        "hybrid --server redis --what shared",
+        "--live 64k --rounds 2 --keys 2048",
+        1,
+    ),
+    part("hybrid-move-redis", "hybrid --server redis --what move", "--live 100k --rounds 2", 2),
+    part("hybrid-stop-redis", "hybrid --server redis --what stop", "--seconds 1", 1),
+    part(
+        "hybrid-exclusive-postgres",
+        "hybrid --server postgres --what exclusive",
+        "--live 100k --rounds 2",
+        6,
+    ),
+    part(
+        "hybrid-shared-postgres",
+        "hybrid --server postgres --what shared",
+        "--live 64k --rounds 2 --keys 2048",
+        1,
+    ),
+    part(
+        "hybrid-move-postgres",
+        "hybrid --server postgres --what move",
+        "--live 100k --rounds 2",
+        2,
+    ),
+    part("hybrid-stop-postgres", "hybrid --server postgres --what stop", "--seconds 1", 1),
     part("growth-1B", "growth --live 1B", "--live 2M", 20),
 ];
 

@@ -8,6 +8,7 @@ mod contestants;
 mod first_page;
 mod floor;
 mod growth;
+mod hybrid;
 #[allow(dead_code, reason = "shared with the library's own benches")]
 #[path = "../../common/keys.rs"]
 mod keys;
@@ -56,7 +57,10 @@ usage: onceonly-peers COMMAND [--OPTION VALUE]…
   growth    time, memory, disk, bytes written and opening as a store grows
               --live 1M,10M,100M   --more 200k
   overload  a stream ten times as large as planned
-              --planned 1M   --times 10
+              --planned 1M   --times 10   --rounds 7
+  hybrid    the engine with a server behind it, beside asking the server for every message
+              --server redis|postgres   --what exclusive|shared|move|stop
+              --live 10M   --rounds 8   --batch 32   --threads 8   --keys 16k   --seconds 10
   floor     what this machine charges for hashing, locking and memory
 
   all       all of these, then the tables of docs/performance.md and README.md, and the pictures
@@ -85,6 +89,7 @@ fn run(command: &str, mut args: Args) -> Result<()> {
         "remembers-child" => remembers::child(args),
         "growth" => growth::main(args),
         "growth-child" => growth::child(args),
+        "hybrid" => hybrid::main(args),
         "overload" => overload::main(args),
         "all" => all::main(args),
         "tables" | "pictures" => all::redo(args, command),

@@ -40,14 +40,19 @@ fn kilobytes(field: &str) -> u64 {
 
 /// Resident bytes of a process and its children, what they share counted once.
 pub(crate) fn of_server(pid: u32) -> Result<u64> {
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
     let mut bytes = 0;
-    for pid in children.split_whitespace().map(str::to_owned).chain([pid.to_string()]) {
+    for pid in processes(pid)? {
         // One that has ended meanwhile holds nothing.
         let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
         bytes += text.lines().find_map(|line| line.strip_prefix("Pss:")).map_or(0, kilobytes);
     }
     Ok(bytes)
+}
+
+/// A server's process and its children.
+pub(crate) fn processes(pid: u32) -> Result<Vec<u32>> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    Ok(children.split_whitespace().flat_map(str::parse).chain([pid]).collect())
 }
 
 /// Bytes that this process has had written to disks, by the kernel's account: pages count when they

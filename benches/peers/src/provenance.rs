@@ -25,7 +25,7 @@ pub(crate) fn command() -> String {
 }
 
 /// The code that decides the results.
-const CODE: [&str; 1] = ["../../src"];
+const CODE: [&str; 2] = ["../../src", "../../stores"];
 
 /// The subject of the last commit that changed the engine, and whether it, or this crate, has been
 /// changed since. Results and pages may change without making results older; and a subject stays when

@@ -65,7 +65,7 @@ pub(crate) fn table(parts: &[Results]) -> String {
     } else if has("filter_for") {
         overload(&parts[0])
     } else {
-        verbatim(&parts[0])
+        verbatim(parts)
     };
     text.push('\n');
     // Parts of one commit together.
@@ -92,10 +92,11 @@ fn head(text: &mut String, names: &[&str]) {
     row(text, names.iter().enumerate().map(line));
 }
 
-fn verbatim(results: &Results) -> String {
+/// As they are; parts of one table have the same columns.
+fn verbatim(parts: &[Results]) -> String {
     let mut text = String::new();
-    head(&mut text, &results.head.iter().map(String::as_str).collect::<Vec<_>>());
-    for line in results.rows() {
+    head(&mut text, &parts[0].head.iter().map(String::as_str).collect::<Vec<_>>());
+    for line in parts.iter().flat_map(Results::rows) {
         row(&mut text, line.cells());
     }
     text

@@ -29,6 +29,7 @@ pub(crate) fn table(from: &Path) -> Option<String> {
     peers(from, &mut targets);
     ours(from, &mut targets);
     operation(from, &mut targets);
+    hybrid(from, &mut targets);
     if targets.is_empty() {
         return None;
     }
@@ -171,4 +172,35 @@ fn operation(from: &Path, targets: &mut Vec<Target>) {
     let after: Vec<f64> = rebuilt.map(|row| number(row, "throughput")).collect();
     let what = "the same, once the filter has been rebuilt, median";
     push(targets, what, Some(median(&after)), AtLeast(0.7), "");
+}
+
+/// With a server behind it.
+fn hybrid(from: &Path, targets: &mut Vec<Target>) {
+    let first = |name: &str, server: &str, way: &str, column: &str| {
+        let parts = gathered(from, name);
+        let is = |row: &Row<'_>| row.cell("server") == server && row.cell("way").contains(way);
+        parts.iter().flat_map(Results::rows).find(is)?.number(column)
+    };
+    let name = "hybrid-exclusive";
+    for (server, way, wanted) in [
+        ("Redis", "100 a pipeline", 20.0),
+        ("Redis", "one at a time", 500.0),
+        ("PostgreSQL", "1000 a statement", 10.0),
+    ] {
+        let what = format!("Exclusive with {server}: alone it takes, {way}");
+        push(targets, what, first(name, server, way, "times"), AtLeast(wanted), " times");
+    }
+    let bytes = first(name, "Redis", "onceonly", "server_bytes_a_key");
+    push(targets, "Exclusive: bytes a key in Redis", bytes, AtMost(24.0), "");
+    for server in ["Redis", "PostgreSQL"] {
+        let what = format!("Shared with {server}, 8 threads: alone it takes, one at a time");
+        let times = first("hybrid-shared", server, "alone", "times");
+        push(targets, what, times, AtLeast(5.0), " times");
+        let what = format!("10M keys move by {server}");
+        let sum = first("hybrid-move", server, "", "sum");
+        push(targets, what, sum, AtMost(10.0), " s");
+        let what = format!("{server} stood still for 10 s: throughput is back");
+        let back = first("hybrid-stop", server, "", "back_after_ms");
+        push(targets, what, back, AtMost(1000.0), " ms");
+    }
 }

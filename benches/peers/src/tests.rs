@@ -248,3 +248,18 @@ fn the_first_page_has_the_sizes_that_were_measured() {
         text.ends_with("5.5 to 6.0 bytes of memory and 22.0 to 22.0 bytes of disk a live key.\n")
     );
 }
+
+#[test]
+fn the_hybrid_is_exact_with_both_servers() {
+    let dir = tempfile::tempdir().unwrap();
+    for server in ["redis", "postgres"] {
+        for what in ["exclusive --rounds 1", "shared --rounds 1 --keys 1024", "move --rounds 1"] {
+            let words = format!(
+                "--live 32k --server {server} --dir {} --what {what}",
+                dir.path().display()
+            );
+            let args = Args::parse(words.split(' ').map(str::to_owned)).unwrap();
+            crate::hybrid::main(args).unwrap_or_else(|error| panic!("{words}: {error}"));
+        }
+    }
+}

@@ -138,7 +138,7 @@ pub(crate) fn run(
 
 /// The peers hash as the store does, and like it take the hash for the key from there on.
 #[inline]
-fn digest(key: &Key) -> u128 {
+pub(crate) fn digest(key: &Key) -> u128 {
     xxh3_128(key)
 }
 

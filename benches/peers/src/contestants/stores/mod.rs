@@ -50,6 +50,10 @@ pub(crate) trait Tables: Send + Sync + Sized {
     fn server_pid(&self) -> Option<u32> {
         None
     }
+    /// Where its server is found.
+    fn url(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Tables in a directory that is deleted with them, or kept.

@@ -113,4 +113,8 @@ impl Tables for Postgres {
     fn server_pid(&self) -> Option<u32> {
         Some(self.server.pid())
     }
+
+    fn url(&self) -> Option<String> {
+        Some(format!("postgres://postgres@127.0.0.1:{}/postgres", self.server.port()))
+    }
 }

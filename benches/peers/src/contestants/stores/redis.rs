@@ -20,6 +20,7 @@ pub(crate) struct Redis {
     connection: Mutex<Connection>,
     /// Killed after the connection is closed.
     server: Server,
+    url: String,
 }
 
 struct Server(Child);
@@ -45,14 +46,17 @@ impl Tables for Redis {
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let server = command.spawn().map_err(|e| format!("redis-server: {e}"))?;
         let server = Server(server);
-        let client = Client::open(format!("redis://127.0.0.1:{port}/"))?;
+        let url = format!("redis://127.0.0.1:{port}/");
+        let client = Client::open(&*url)?;
         let deadline = Instant::now() + Duration::from_secs(120);
         let answered = |mut connection: Connection| {
             redis::cmd("PING").query::<String>(&mut connection).map(|_| connection)
         };
         loop {
             match client.get_connection().and_then(answered) {
-                Ok(connection) => return Ok(Redis { connection: Mutex::new(connection), server }),
+                Ok(connection) => {
+                    return Ok(Redis { connection: Mutex::new(connection), server, url });
+                }
                 Err(error) if Instant::now() > deadline => return Err(error.into()),
                 Err(_) => std::thread::sleep(Duration::from_millis(50)),
             }
@@ -84,5 +88,9 @@ impl Tables for Redis {
 
     fn server_pid(&self) -> Option<u32> {
         Some(self.server.0.id())
+    }
+
+    fn url(&self) -> Option<String> {
+        Some(self.url.clone())
     }
 }

@@ -28,7 +28,7 @@ const SETTINGS: [&str; 9] = [
 ];
 const LIMIT: Duration = Duration::from_secs(120);
 
-pub(super) struct Server(Child);
+pub(super) struct Server(Child, u16);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -57,7 +57,7 @@ impl Server {
             for setting in SETTINGS {
                 command.args(["-c", setting]);
             }
-            let mut server = Server(quiet(&mut command).spawn()?);
+            let mut server = Server(quiet(&mut command).spawn()?, port);
             let connect = format!("host=127.0.0.1 port={port} user=postgres");
             // Processes of a server that was killed may take a moment to notice, and it does not start
             // before.
@@ -76,6 +76,10 @@ impl Server {
 
     pub(super) fn pid(&self) -> u32 {
         self.0.id()
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.1
     }
 }
 
