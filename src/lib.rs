@@ -110,7 +110,7 @@ pub use verdict::{BatchError, Seen, Verdict};
 #[cfg(feature = "test-storage")]
 #[doc(hidden)]
 pub mod sim {
-    pub use crate::storage::sim::{Fault, Image, Mix, SimDisk};
+    pub use crate::storage::sim::{Fault, Image, Mix, SimDisk, Watch};
 }
 
 /// The examples of the README and of the operations guide compile.

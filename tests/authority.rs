@@ -51,8 +51,8 @@ impl Authority for Wrong {
         self.right.append(appends, deadline)
     }
 
-    fn release(&self, space: &str, epoch: u64, deadline: Instant) -> Result<()> {
-        self.right.release(space, epoch, deadline)
+    fn release(&self, space: &str, epoch: u64, holder: Token, deadline: Instant) -> Result<()> {
+        self.right.release(space, epoch, holder, deadline)
     }
 
     fn slices(&self, space: &str, deadline: Instant) -> Result<Vec<SliceInfo>> {

@@ -33,10 +33,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         "" => root.join("target").join("breaks"),
         dir => PathBuf::from(dir),
     };
-    let only = args.text_or("only", "");
+    let (only, list) = (args.text_or("only", ""), args.text_or("list", ""));
     copy_sources(root, &work.join("tree"))?;
     let chosen: Vec<Break> =
-        breaks::all().into_iter().filter(|one| one.name.contains(only)).collect();
+        breaks::all().into_iter().filter(|one| is_chosen(one, list, only)).collect();
     let mut unnoticed = Vec::new();
     for (number, one) in chosen.iter().enumerate() {
         let started = Instant::now();
@@ -57,6 +57,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(unnoticed.is_empty(), "not noticed: {unnoticed:?}");
     println!("breaks: {} of {} noticed", chosen.len(), chosen.len());
     Ok(())
+}
+
+fn is_chosen(one: &Break, list: &str, only: &str) -> bool {
+    one.name.contains(only) && (list.is_empty() || one.list == list)
 }
 
 const NOT_NOTICED: &str = "NOT NOTICED";

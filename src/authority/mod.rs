@@ -114,19 +114,19 @@ pub trait Authority: Send + Sync + 'static {
     /// the owner, until another one has acquired the space.
     ///
     /// Answers are in the order of the appends. [`AuthorityError::StaleEpoch`] is the error of an
-    /// append whose epoch is not that of the owner record, or whose space has no such record.
+    /// append whose epoch or holder is not that of the owner record, or whose space has no such record.
     ///
     /// # Errors
     /// Those of any call, for all appends alike.
     fn append(&self, appends: &[Append<'_>], deadline: Instant) -> Result<Vec<Result<Appended>>>;
 
-    /// `Exclusive`: ends the lease of the owner with this epoch, and notes that all it had was written. An
-    /// owner that acquires or appends once more has not released. Does nothing when the owner has another
-    /// epoch.
+    /// `Exclusive`: ends the lease of the owner with this epoch and name, and notes that all it had was
+    /// written. An owner that acquires or appends once more has not released. Does nothing when the owner
+    /// is another one.
     ///
     /// # Errors
     /// Those of any call.
-    fn release(&self, space: &str, epoch: u64, deadline: Instant) -> Result<()>;
+    fn release(&self, space: &str, epoch: u64, holder: Token, deadline: Instant) -> Result<()>;
 
     /// `Exclusive`: the slices that have chunks which are not over, in any order.
     ///
@@ -187,8 +187,8 @@ impl<A: Authority + ?Sized> Authority for Arc<A> {
         (**self).append(appends, deadline)
     }
 
-    fn release(&self, space: &str, epoch: u64, deadline: Instant) -> Result<()> {
-        (**self).release(space, epoch, deadline)
+    fn release(&self, space: &str, epoch: u64, holder: Token, deadline: Instant) -> Result<()> {
+        (**self).release(space, epoch, holder, deadline)
     }
 
     fn slices(&self, space: &str, deadline: Instant) -> Result<Vec<SliceInfo>> {

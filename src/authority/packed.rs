@@ -56,7 +56,9 @@ pub struct Append<'a> {
     pub space: &'a str,
     /// The epoch of the owner.
     pub epoch: u64,
-    /// The lease begins anew, with this length.
+    /// Who the owner is: a server that was emptied counts epochs anew, so two owners may have the same.
+    pub holder: Token,
+    /// The lease begins anew, with this length; none at all gives the space up.
     pub lease: Duration,
     /// Replaces that of the owner record.
     pub progress: Progress,

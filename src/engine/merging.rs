@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Engine;
-use super::maintain::entry;
+use super::seal::entry;
 use crate::error::Result;
 use crate::exact::merge;
 use crate::exact::run::Run;

@@ -16,6 +16,7 @@ mod open;
 mod rebuild;
 mod recover;
 mod report;
+mod seal;
 mod shared;
 mod time;
 mod values;

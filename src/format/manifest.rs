@@ -88,8 +88,8 @@ pub(crate) struct Hole {
 /// What the only writer of a space has to know when it is opened again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Owner {
-    /// The names that it may go by at the authority, the newest first: each is written here before it is
-    /// told there.
+    /// The name that it goes by at the authority. While it is opened there is another one before that,
+    /// under which it asks for the space: an open that did not come to its end left it here.
     pub(crate) holders: Vec<[u8; 16]>,
     /// The incarnation of the server that has what was written to it.
     pub(crate) incarnation: u64,

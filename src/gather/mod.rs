@@ -25,7 +25,7 @@ use crate::storage::Origin;
 use breaker::Breaker;
 use call::{LEAST_SHARE, Worker};
 use own::Owning;
-pub(crate) use own::{Outgoing, Want};
+pub(crate) use own::{Leaving, Outgoing, Want};
 use request::Request;
 pub(crate) use request::Step;
 use request::{Ask, Reply};
@@ -125,6 +125,7 @@ struct State {
 }
 
 /// One store's end of the way to its authority.
+#[derive(Clone)]
 pub(crate) struct Link {
     gatherer: Arc<Gatherer>,
     space: Arc<Space>,
@@ -185,8 +186,8 @@ impl Link {
         self.demand(|to| Request::Owning(Owning::Acquire(space, Box::new(request), to)))
     }
 
-    pub(crate) fn release(&self, epoch: u64) -> Result<(), Failure> {
-        self.demand(|to| Request::Owning(Owning::Release(Arc::clone(&self.space), epoch, to)))
+    pub(crate) fn leave(&self, leaving: Leaving) -> Result<(), Failure> {
+        self.demand(|to| Request::Owning(Owning::Leave(Arc::clone(&self.space), leaving, to)))
     }
 
     pub(crate) fn slices(&self) -> Result<Vec<SliceInfo>, Failure> {

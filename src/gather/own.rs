@@ -10,13 +10,14 @@ use super::call::Worker;
 use super::space::Space;
 use crate::authority::{
     Acquire, Acquired, Append, Appended, Authority, AuthorityError, Bucket, Chunk, Progress,
-    Result as Told, SliceInfo, StoredChunk,
+    Result as Told, SliceInfo, StoredChunk, Token,
 };
 
 /// What an owner writes in one call, and how far it has come then.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) epoch: u64,
+    pub(crate) holder: Token,
     pub(crate) lease: Duration,
     pub(crate) progress: Progress,
     pub(crate) chunks: Vec<Chunk>,
@@ -34,12 +35,21 @@ pub(crate) enum Want {
     Acquire(Acquire),
 }
 
+/// How an owner gives its space back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leaving {
+    pub(crate) epoch: u64,
+    pub(crate) holder: Token,
+    /// How far the record has come, where not all is written; `None` where all is.
+    pub(crate) unwritten: Option<Progress>,
+}
+
 /// Where an answer goes.
 pub(super) type Answer<T> = Sender<Result<T, Failure>>;
 
 pub(super) enum Owning {
     Acquire(Arc<Space>, Box<Acquire>, Answer<Acquired>),
-    Release(Arc<Space>, u64, Answer<()>),
+    Leave(Arc<Space>, Leaving, Answer<()>),
     Slices(Arc<Space>, Answer<Vec<SliceInfo>>),
     Read(Arc<Space>, Vec<Bucket>, Answer<Vec<Vec<StoredChunk>>>),
     /// Whatever there is to write, at least to be heard of.
@@ -52,10 +62,8 @@ impl Worker {
             Owning::Acquire(space, request, reply) => {
                 let _ = reply.try_send(self.acquire(&space, &request));
             }
-            Owning::Release(space, epoch, reply) => {
-                let name = Arc::clone(&space.terms.space);
-                let released = self.twice(&space, 0, |a, until| a.release(&name, epoch, until));
-                let _ = reply.try_send(released);
+            Owning::Leave(space, leaving, reply) => {
+                let _ = reply.try_send(self.leave(&space, leaving));
             }
             Owning::Slices(space, reply) => {
                 let name = Arc::clone(&space.terms.space);
@@ -129,6 +137,19 @@ impl Worker {
         Ok(acquired)
     }
 
+    fn leave(&mut self, space: &Space, leaving: Leaving) -> Result<(), Failure> {
+        let name = Arc::clone(&space.terms.space);
+        let Leaving { epoch, holder, unwritten } = leaving;
+        self.twice(space, 0, |a, until| {
+            let Some(progress) = unwritten else { return a.release(&name, epoch, holder, until) };
+            // The next owner must not take it for one that had written all.
+            let (lease, chunks) = (Duration::ZERO, &[][..]);
+            let append = Append { space: &name, epoch, holder, lease, progress, chunks };
+            let none = || Err(AuthorityError::undecided("its client did not answer an append"));
+            a.append(&[append], until)?.pop().unwrap_or_else(none).map(drop)
+        })
+    }
+
     /// Writes what the owners have that are due.
     pub(super) fn write_due(&mut self) {
         let due: Vec<Arc<Space>> =
@@ -192,6 +213,7 @@ impl Worker {
             .map(|(space, outgoing)| Append {
                 space: &space.terms.space,
                 epoch: outgoing.epoch,
+                holder: outgoing.holder,
                 lease: outgoing.lease,
                 progress: outgoing.progress,
                 chunks: &outgoing.chunks,

@@ -40,6 +40,7 @@ struct State {
     calls: u64,
     fault: Option<Fault>,
     snapshot_at: Option<u64>,
+    watch: Option<Watch>,
     image: Option<Image>,
     capacity: Option<u64>,
     filesystem: u32,
@@ -70,6 +71,9 @@ struct OnDisk {
     /// After a failed sync the kernel takes for clean what it could not write.
     believed: Vec<u8>,
 }
+
+/// Told of each call, what it does and to which file, by the thread that makes it; says how it fails.
+pub type Watch = Arc<dyn Fn(&str, &str) -> Option<std::io::ErrorKind> + Send + Sync>;
 
 /// Which calls fail.
 #[derive(Clone, Copy, Debug)]
@@ -185,6 +189,11 @@ impl SimDisk {
         self.disk.state.lock().fault = fault;
     }
 
+    /// Has each call told before it is made; `None` ends that.
+    pub fn set_watch(&self, watch: Option<Watch>) {
+        self.disk.state.lock().watch = watch;
+    }
+
     /// Makes an image just before call number `call`.
     pub fn snapshot_at(&self, call: u64) {
         self.disk.state.lock().snapshot_at = Some(call);
@@ -285,6 +294,10 @@ impl SimDisk {
 
     /// Counts a call, and says whether it fails.
     fn call(&self, action: &'static str, name: &str) -> Result<()> {
+        let watch = self.disk.state.lock().watch.clone();
+        if let Some(kind) = watch.and_then(|watch| watch(action, name)) {
+            return Err(Error::io(action, self.path(name), kind));
+        }
         let mut state = self.disk.state.lock();
         state.calls += 1;
         if state.snapshot_at == Some(state.calls) {

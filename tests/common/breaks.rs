@@ -1,16 +1,18 @@
 //! The list of deliberate breaks of the engine: what is edited, and which test has to notice.
 
-/// The lists, one text each.
-pub(crate) const LISTS: [&str; 4] = [
-    include_str!("../../campaigns/breaks/verdicts.txt"),
-    include_str!("../../campaigns/breaks/recovery.txt"),
-    include_str!("../../campaigns/breaks/values.txt"),
-    include_str!("../../campaigns/breaks/owners.txt"),
+/// The lists: their names, and their texts.
+pub(crate) const LISTS: [(&str, &str); 4] = [
+    ("verdicts", include_str!("../../campaigns/breaks/verdicts.txt")),
+    ("recovery", include_str!("../../campaigns/breaks/recovery.txt")),
+    ("values", include_str!("../../campaigns/breaks/values.txt")),
+    ("owners", include_str!("../../campaigns/breaks/owners.txt")),
 ];
 
 /// One edit of one file.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Break {
+    /// The list that it stands in.
+    pub(crate) list: &'static str,
     pub(crate) name: String,
     /// A number of the contract, or a durability level.
     pub(crate) promise: String,
@@ -35,10 +37,11 @@ impl Break {
 /// All breaks of the lists, in order.
 pub(crate) fn all() -> Vec<Break> {
     let mut breaks: Vec<Break> = Vec::new();
-    for line in LISTS.iter().flat_map(|list| list.lines()) {
+    let lines = LISTS.iter().flat_map(|(list, text)| text.lines().map(move |line| (*list, line)));
+    for (list, line) in lines {
         if let Some(name) = line.strip_prefix('[') {
             let name = name.strip_suffix(']').unwrap_or(name).to_owned();
-            breaks.push(Break { name, ..Break::default() });
+            breaks.push(Break { list, name, ..Break::default() });
         }
         let Some(last) = breaks.last_mut() else { continue };
         if let Some(promise) = line.strip_prefix("promise: ") {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use onceonly::authority::memory::MemoryAuthority;
 use onceonly::authority::{
     Acquire, Acquired, Answers, Append, Appended, Authority, AuthorityError, Bucket, Forgotten,
-    Opened, Result as Told, Row, SliceInfo, StoredChunk,
+    Opened, Result as Told, Row, SliceInfo, StoredChunk, Token,
 };
 use onceonly::{Builder, Claim, ClaimGuard, Dedup, ManualClock, Ownership, Timestamp, Verdict};
 
@@ -33,6 +33,9 @@ pub(crate) struct Wire {
     server: MemoryAuthority,
     cut: Arc<AtomicBool>,
     after_read: Arc<Mutex<Option<Then>>>,
+    before_slices: Arc<Mutex<Option<Then>>>,
+    /// Of the largest append and the largest chunk, in bytes of data.
+    largest: Arc<Mutex<(usize, usize)>>,
 }
 
 impl Wire {
@@ -47,6 +50,16 @@ impl Wire {
     /// Done once, before the answer to the next read is told.
     pub(crate) fn after_a_read(&self, then: impl FnOnce() + Send + 'static) {
         *self.after_read.lock().unwrap() = Some(Box::new(then));
+    }
+
+    /// Done once, before the slices are asked for.
+    pub(crate) fn before_slices(&self, then: impl FnOnce() + Send + 'static) {
+        *self.before_slices.lock().unwrap() = Some(Box::new(then));
+    }
+
+    /// Bytes of the largest append, and of the largest chunk.
+    pub(crate) fn largest(&self) -> (usize, usize) {
+        *self.largest.lock().unwrap()
     }
 
     fn server(&self) -> Told<&MemoryAuthority> {
@@ -73,12 +86,21 @@ impl Authority for Wire {
         self.server()?.acquire(space, request, deadline)
     }
     fn append(&self, appends: &[Append<'_>], deadline: Instant) -> Told<Vec<Told<Appended>>> {
+        let mut largest = self.largest.lock().unwrap();
+        for append in appends {
+            let sizes = || append.chunks.iter().map(|chunk| chunk.data.len());
+            largest.0 = largest.0.max(sizes().sum());
+            largest.1 = largest.1.max(sizes().max().unwrap_or(0));
+        }
+        drop(largest);
         self.server()?.append(appends, deadline)
     }
-    fn release(&self, space: &str, epoch: u64, deadline: Instant) -> Told<()> {
-        self.server()?.release(space, epoch, deadline)
+    fn release(&self, space: &str, epoch: u64, holder: Token, deadline: Instant) -> Told<()> {
+        self.server()?.release(space, epoch, holder, deadline)
     }
     fn slices(&self, space: &str, deadline: Instant) -> Told<Vec<SliceInfo>> {
+        let then = self.before_slices.lock().unwrap().take();
+        if let Some(then) = then { then() }
         self.server()?.slices(space, deadline)
     }
     fn read(&self, space: &str, buckets: &[Bucket], deadline: Instant) -> Told<Vec<Vec<StoredChunk>>> {
@@ -97,7 +119,13 @@ impl Site {
     }
 
     pub(crate) fn wire(&self) -> Wire {
-        Wire { server: self.server.clone(), cut: Arc::default(), after_read: Arc::default() }
+        Wire {
+            server: self.server.clone(),
+            cut: Arc::default(),
+            after_read: Arc::default(),
+            before_slices: Arc::default(),
+            largest: Arc::default(),
+        }
     }
 
     pub(crate) fn plain(&self) -> Builder {

@@ -60,3 +60,30 @@ fn what_was_forgotten_before_a_kill_is_written_by_the_next_open() {
     let b = site.store();
     assert!(is_new(&b, "1") && !is_new(&b, "2"));
 }
+
+/// A server takes no chunk of more than 1 MiB, and no append of more than 4.
+#[test]
+fn very_many_forgotten_keys_are_told_in_several_chunks() {
+    const MIB: usize = 1 << 20;
+    let site = Site::new();
+    let wire = site.wire();
+    let a = site.builder_with(&wire).expected_keys(50_000).in_memory().unwrap();
+    let keys: Vec<String> = (0..220_000).map(|n| n.to_string()).collect();
+    a.observe_batch(&keys).unwrap();
+    written(&a);
+    wire.cut();
+    let (forgotten, again) = (200_000, 70_000);
+    for key in &keys[..forgotten] {
+        assert!(a.forget(key).unwrap());
+    }
+    a.observe_batch(&keys[..again]).unwrap();
+    wire.mend();
+    a.close().unwrap();
+    let (append, chunk) = wire.largest();
+    assert!(append <= 4 * MIB && chunk <= MIB, "{append}, {chunk}");
+    let b = site.store();
+    b.warm_up(|_| {}).unwrap();
+    let live = b.contains_batch(&keys).unwrap();
+    let wrong = (0..keys.len()).find(|n| live[*n] != (*n < again || *n >= forgotten));
+    assert_eq!(wrong, None);
+}

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use onceonly::authority::memory::{Fault as ServerFault, MemoryAuthority};
 use onceonly::authority::{
     Acquire, Acquired, Answers, Append, Appended, Authority, AuthorityError, Bucket, Forgotten,
-    Opened, Result as Told, Row, SliceInfo, StoredChunk,
+    Opened, Result as Told, Row, SliceInfo, StoredChunk, Token,
 };
 use onceonly::sim::{Fault, Mix, SimDisk};
 use onceonly::{BreakerState, Dedup, Durability, Error, OnOutage, Ownership, SystemClock, Verdict};
@@ -316,8 +316,8 @@ impl Authority for Guarded {
     fn append(&self, appends: &[Append<'_>], deadline: Instant) -> Told<Vec<Told<Appended>>> {
         self.0.append(appends, deadline)
     }
-    fn release(&self, space: &str, epoch: u64, deadline: Instant) -> Told<()> {
-        self.0.release(space, epoch, deadline)
+    fn release(&self, space: &str, epoch: u64, holder: Token, deadline: Instant) -> Told<()> {
+        self.0.release(space, epoch, holder, deadline)
     }
     fn slices(&self, space: &str, deadline: Instant) -> Told<Vec<SliceInfo>> {
         self.0.slices(space, deadline)

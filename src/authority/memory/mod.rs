@@ -235,12 +235,12 @@ impl Authority for MemoryAuthority {
         })
     }
 
-    fn release(&self, space: &str, epoch: u64, deadline: Instant) -> Result<()> {
+    fn release(&self, space: &str, epoch: u64, holder: Token, deadline: Instant) -> Result<()> {
         self.call(
             deadline,
             |calls| calls.release += 1,
             |state, _| {
-                packed::release(&mut state.space(space).owner, epoch);
+                packed::release(&mut state.space(space).owner, epoch, holder);
                 Ok(())
             },
         )

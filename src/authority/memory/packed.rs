@@ -77,16 +77,23 @@ pub(super) fn acquire(
     })
 }
 
-pub(super) fn release(owner: &mut Option<Owner>, epoch: u64) {
-    if let Some(owner) = owner.as_mut().filter(|owner| owner.epoch == epoch) {
+pub(super) fn release(owner: &mut Option<Owner>, epoch: u64, holder: Token) {
+    if let Some(owner) = owner.as_mut().filter(|owner| owner.is(epoch, holder)) {
         (owner.lease_until_ns, owner.released) = (i64::MIN, true);
+    }
+}
+
+impl Owner {
+    fn is(&self, epoch: u64, holder: Token) -> bool {
+        self.epoch == epoch && self.holder == holder
     }
 }
 
 impl Space {
     pub(super) fn append(&mut self, append: &Append<'_>, server: Server) -> Result<Appended> {
         let stale = AuthorityError::StaleEpoch { epoch: append.epoch };
-        let owner = self.owner.as_mut().filter(|owner| owner.epoch == append.epoch).ok_or(stale)?;
+        let owner = self.owner.as_mut().filter(|owner| owner.is(append.epoch, append.holder));
+        let owner = owner.ok_or(stale)?;
         let before = owner.progress.position;
         let now_ns = server.time.as_unix_nanos();
         (owner.progress, owner.released) = (append.progress, false);

@@ -7,6 +7,7 @@
 
 mod foreign;
 mod outgoing;
+mod provisional;
 mod standing;
 mod warm;
 mod writing;
@@ -21,12 +22,13 @@ use crate::authority::{Acquired, Progress, Server, Token};
 use crate::config::{OnOutage, Owned as Settings};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::gather::{Failure, Link};
+use crate::gather::{Failure, Leaving, Link};
 use crate::stats::{AuthorityStats, OwnerStats};
 use crate::storage::Seat;
 use crate::sync::{AtomicI64, AtomicU64, Mutex};
 use crate::time::{Timestamp, nanos};
 use foreign::Foreign;
+pub(super) use provisional::Provisional;
 use writing::Writing;
 
 /// How often new keys are written.
@@ -48,6 +50,8 @@ const WINDOW_BITS: u32 = 17;
 pub(super) struct Taken {
     pub(super) seat: Seat,
     pub(super) link: Link,
+    /// Until the store has it.
+    pub(super) provisional: Provisional,
     pub(super) holder: Token,
     pub(super) acquired: Acquired,
     /// Between the question and its answer, in boot time.
@@ -93,6 +97,8 @@ pub(super) struct Owner {
     forgotten: Mutex<Vec<Digest>>,
     /// Read from the authority and kept here, with their slices: they are not written again.
     learned: Mutex<HashSet<(u64, Digest)>>,
+    /// How often all that is live was named to be written again; counted under the lock of the manifest.
+    begun_again: AtomicU64,
     /// Pages of a sealed file that are written: the file, and how many.
     run_pages: Mutex<(u64, usize)>,
     foreign: Foreign,
@@ -148,10 +154,15 @@ pub(super) fn part_bits_of(layout: u32) -> Option<u32> {
 }
 
 impl Owner {
-    fn new(settings: &Settings, taken: Taken, initial: &Initial, window_ns: i64) -> Self {
+    fn new(
+        settings: &Settings,
+        taken: Taken,
+        initial: &Initial,
+        window_ns: i64,
+    ) -> (Self, Provisional) {
         let Initial { part_bits, offset, kept_since_ns, .. } = *initial;
         let writing = Writing::new(&taken.acquired, taken.lost);
-        Owner {
+        let owner = Owner {
             link: taken.link,
             seat: taken.seat,
             holder: taken.holder,
@@ -166,6 +177,7 @@ impl Owner {
             writing: Mutex::new(writing),
             forgotten: Mutex::default(),
             learned: Mutex::default(),
+            begun_again: AtomicU64::new(0),
             run_pages: Mutex::default(),
             foreign: Foreign::new(part_bits, taken.foreign),
             sealing_waits: Mutex::default(),
@@ -175,7 +187,8 @@ impl Owner {
             keys_written: AtomicU64::new(0),
             chunks_written: AtomicU64::new(0),
             keys_read: AtomicU64::new(0),
-        }
+        };
+        (owner, taken.provisional)
     }
 
     fn part_of(&self, digest: Digest) -> u32 {
@@ -239,9 +252,11 @@ impl Engine {
         let Some(settings) = &self.config.owned else { return Ok(()) };
         let asked_ns = self.time.now() - (self.config.clock.boot_nanos() - taken.asked_boot_ns);
         let recorded = std::mem::replace(&mut taken.acquired.progress, initial.progress);
-        let owner = Owner::new(settings, taken, initial, self.config.window_ns);
+        let (owner, mut provisional) = Owner::new(settings, taken, initial, self.config.window_ns);
         owner.lease_until_ns.store(asked_ns.saturating_add(owner.lease_ns), Release);
         let owner = self.owned.get_or_init(|| Box::new(owner));
+        // What is given back from here on is so when the store is closed.
+        provisional.keep();
         let vouched = owner.server_time_after(self.guaranteed_since().as_unix_nanos());
         owner.writing.lock().tell_since(recorded.complete_since, vouched);
         // What was forgotten may not have been written before the process ended.
@@ -371,7 +386,8 @@ impl Engine {
         let Some(owner) = self.owned.get() else { return Ok(()) };
         let handed = self.write_all(owner).and_then(|()| {
             let epoch = owner.writing.lock().epoch();
-            owner.link.release(epoch).map_err(|failure| owner.error(&failure))
+            let leaving = Leaving { epoch, holder: owner.holder, unwritten: None };
+            owner.link.leave(leaving).map_err(|failure| owner.error(&failure))
         });
         owner.link.end_writing();
         match handed {

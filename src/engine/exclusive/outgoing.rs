@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Acquire as Acq;
 use std::time::{Duration, Instant};
 
 use super::Owner;
@@ -12,7 +13,6 @@ use crate::catalog::Catalog;
 use crate::digest::Digest;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::exact::run::Run;
 use crate::format::chunk;
 use crate::format::packed::Packed;
 use crate::journal::Segment;
@@ -23,6 +23,8 @@ use crate::time::Timestamp;
 const MOST_KEYS: usize = 150_000;
 /// Those of them that are from a sealed file.
 const MOST_OF_RUN: usize = MOST_KEYS / 2;
+/// Digests that were forgotten, beside those: with the ones that are live again 640 KiB.
+const MOST_FORGOTTEN: usize = 20_000;
 /// Digests of one chunk: 1 MiB.
 const MOST_IN_CHUNK: usize = 60_000;
 /// How much longer than its keys a chunk is kept: the server's clock may run apart from this one.
@@ -41,6 +43,14 @@ pub(super) struct Sources {
     pub(super) run: Option<(u64, Option<usize>)>,
     /// In case they cannot be written after all.
     pub(super) forgotten: Vec<Digest>,
+}
+
+/// Whether the authority lacks records of some segments.
+#[derive(Clone, Copy)]
+pub(in crate::engine) struct Unsent {
+    are: bool,
+    /// As [`Owner::begun_again`] was then.
+    begun_again: u64,
 }
 
 /// Digests with their slices.
@@ -104,6 +114,14 @@ impl Engine {
             }
         }
         true
+    }
+
+    /// What was forgotten, in its order. False if there is more.
+    pub(super) fn gather_forgotten(&self, owner: &Owner, sources: &mut Sources) -> bool {
+        let mut forgotten = owner.forgotten.lock();
+        let some = forgotten.len().min(MOST_FORGOTTEN);
+        sources.forgotten.extend(forgotten.drain(..some));
+        forgotten.is_empty()
     }
 
     /// Reads the digests of the chunks, when it is decided that they stay: a mark whose sync fails is taken
@@ -189,15 +207,8 @@ impl Engine {
             buckets.into_iter().partition(|(_, (forgotten, _))| !forgotten.is_empty());
         let mut chunks = Vec::new();
         for ((slice, part), (forgotten, digests)) in gone.into_iter().chain(seen) {
-            let mut pieces: Vec<&[Digest]> = digests.chunks(MOST_IN_CHUNK).collect();
-            if pieces.is_empty() {
-                pieces.push(&[]);
-            }
-            let mut forgotten = Some(forgotten);
-            for digests in pieces {
+            for keys in pieces(forgotten, &digests) {
                 let number = writing.next_number();
-                let forgotten = forgotten.take().unwrap_or_default();
-                let keys = (forgotten, digests.to_vec());
                 chunks.extend(chunk_of(
                     owner,
                     &catalog,
@@ -225,19 +236,22 @@ impl Engine {
         })
     }
 
-    /// Once more when sealed files are named instead of `segments`: all may have to be written again since
-    /// that was looked at. Whoever finds that out later finds the files.
-    pub(in crate::engine) fn name_unsent(&self, runs: &[Arc<Run>], segments: &[u64]) -> Result<()> {
-        if self.owned.get().is_none() || !self.is_unsent(segments) {
-            return Ok(());
-        }
-        self.ledger.update(|manifest| {
-            if let Some(owner) = &mut manifest.owner {
-                let new = runs.iter().map(|run| run.file);
-                let new: Vec<u64> = new.filter(|file| !owner.unsent.contains(file)).collect();
-                owner.unsent.extend(new);
-            }
-        })
+    /// What the sealing of these segments has to know of them when it names its files.
+    pub(in crate::engine) fn unsent(&self, segments: &[u64]) -> Unsent {
+        // In this order: who begins again takes back what is acknowledged before he counts it.
+        let begun_again = self.begun_again();
+        Unsent { are: self.is_unsent(segments), begun_again }
+    }
+
+    /// Whether files that are named instead of the segments have to be written. Under the lock of the
+    /// manifest: all may have to be written again since the segments were looked at. Who finds that out
+    /// later finds the files.
+    pub(in crate::engine) fn are_unsent(&self, unsent: Unsent) -> bool {
+        unsent.are || self.begun_again() != unsent.begun_again
+    }
+
+    fn begun_again(&self) -> u64 {
+        self.owned.get().map_or(0, |owner| owner.begun_again.load(Acq))
     }
 
     /// The sealing of these segments can wait a little until they are written: from the journal that is
@@ -280,6 +294,19 @@ impl Engine {
             sealed.map(|run| run.keys).sum::<u64>()
         })
     }
+}
+
+/// What is forgotten and what is seen, as much as one chunk may have.
+fn pieces(forgotten: Vec<Digest>, digests: &[Digest]) -> Vec<(Vec<Digest>, Vec<Digest>)> {
+    let mut pieces: Vec<(Vec<Digest>, Vec<Digest>)> =
+        forgotten.chunks(MOST_IN_CHUNK).map(|some| (some.to_vec(), Vec::new())).collect();
+    let room = pieces.last().map_or(0, |(forgotten, _)| MOST_IN_CHUNK - forgotten.len());
+    let (first, rest) = digests.split_at(digests.len().min(room));
+    if let Some((_, digests)) = pieces.last_mut() {
+        digests.extend_from_slice(first);
+    }
+    pieces.extend(rest.chunks(MOST_IN_CHUNK).map(|some| (Vec::new(), some.to_vec())));
+    pieces
 }
 
 /// A chunk, if its slice is live.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Owner;
 use crate::digest::Digest;
 use crate::engine::Engine;
-use crate::engine::maintain::entry;
+use crate::engine::seal::entry;
 use crate::error::{Error, Result};
 use crate::exact::run::RunWriter;
 use crate::exact::sort::sort_unique;

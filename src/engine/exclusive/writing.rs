@@ -4,7 +4,7 @@
 //! nothing of that. One append is under way at a time; until it has its answer it is repeated as it was.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire as Acq, Relaxed};
+use std::sync::atomic::Ordering::{Acquire as Acq, Relaxed, Release};
 
 use super::outgoing::{Keys, Sources};
 use super::{IN_DOUBT, OWNER, Owner, layout};
@@ -191,7 +191,8 @@ impl Engine {
             layout: layout(owner.part_bits, owner.window_ns),
         };
         let lease = span(owner.lease_ns);
-        let outgoing = Arc::new(Outgoing { epoch: writing.epoch, lease, progress, chunks, keys });
+        let (epoch, holder) = (writing.epoch, owner.holder);
+        let outgoing = Arc::new(Outgoing { epoch, holder, lease, progress, chunks, keys });
         Flight { outgoing, sources: Sources::default(), through_ns: None, more: false }
     }
 
@@ -211,7 +212,7 @@ impl Engine {
         // What is sealed meanwhile has left the journal after it was named.
         let mut whole = self.gather_journal(&mut sources);
         whole &= self.gather_run(owner, &mut keys, &mut sources)?;
-        sources.forgotten = std::mem::take(&mut *owner.forgotten.lock());
+        whole &= self.gather_forgotten(owner, &mut sources);
         let decided = self.read_decided(&mut keys, &sources);
         if let Err(error) = decided {
             owner.forgotten.lock().append(&mut sources.forgotten);
@@ -242,9 +243,10 @@ impl Engine {
             (0..segment.chunks()).for_each(|number| segment.set_sent(number, 0));
         }
         self.ledger.update(|manifest| {
+            owner.begun_again.fetch_add(1, Release);
             let all = manifest.runs.iter().map(|run| run.file).collect();
-            if let Some(owner) = &mut manifest.owner {
-                (owner.incarnation, owner.unsent) = (incarnation, all);
+            if let Some(named) = &mut manifest.owner {
+                (named.incarnation, named.unsent) = (incarnation, all);
             }
         })?;
         owner.learned.lock().clear();

@@ -130,7 +130,7 @@ fn open(config: Config, storage: Arc<dyn Storage>) -> Result<Arc<Engine>> {
     let time = opening.start_time(clock)?;
     let lossy = opening.is_lossy();
     opening.note_losses(&time);
-    let owned = acquirement.map(|acquirement| opening.adopt_space(acquirement, &time, lossy));
+    let mut owned = acquirement.map(|acquirement| opening.adopt_space(acquirement, &time, lossy));
     let timeline = opening.timeline(&time);
     let named = opening.manifest.runs.clone();
     let runs = opening.open_runs(&timeline, &time)?;
@@ -142,6 +142,7 @@ fn open(config: Config, storage: Arc<dyn Storage>) -> Result<Arc<Engine>> {
     }
     opening.manifest.anchor = time.anchor(0);
     opening.publish(&timeline)?;
+    owned.iter_mut().for_each(|(taken, _)| taken.provisional.is_published());
     let source = std::mem::take(&mut opening.source);
     let engine = opening.assemble(time, timeline, (&runs, &values), filters, owned.as_ref())?;
     let sent = owned.as_ref().is_some_and(|(taken, _)| taken.trusted);

@@ -8,7 +8,7 @@ use super::identity::new_manifest;
 use super::level;
 use crate::authority::{Acquire, Acquired, AuthorityError, Opened, Progress, SliceInfo, Token};
 use crate::config::Owned;
-use crate::engine::exclusive::{self, Initial, Slice, Taken};
+use crate::engine::exclusive::{self, Initial, Provisional, Slice, Taken};
 use crate::engine::shared::{check, error_of};
 use crate::engine::time::EngineTime;
 use crate::engine::{OWNED_TIME, exclusive::WRITE_EVERY};
@@ -20,8 +20,6 @@ use crate::random;
 use crate::storage::Seat;
 use crate::time::Timestamp;
 
-/// Names that are remembered, of opens that did not come to their end.
-const MOST_HOLDERS: usize = 8;
 /// The longest sleep while another owner is waited for.
 const LONGEST_REST: Duration = Duration::from_millis(100);
 /// Servers' clocks and the ends of slices at an authority may be so far apart.
@@ -33,6 +31,15 @@ const FOLLOWED_A_DEAD_OWNER: &str =
 const MAY_BE_OLDER: &str = "the machine was booted anew: the directory may be a restored one that lacks what was not written";
 const SERVER_LOST: &str =
     "the authority does not know this owner: whoever had the space since is not known";
+
+/// Names of a directory at the authority.
+#[derive(Clone, Copy)]
+struct Names {
+    /// The one that is to be the owner: that of an open which did not come to its end, or a new one.
+    holder: Token,
+    /// The last owner whose directory this was.
+    last: Option<Token>,
+}
 
 /// The space was acquired; what the owner before has written is known by its slices.
 pub(super) struct Acquirement {
@@ -51,24 +58,21 @@ impl Opening {
     pub(super) fn take_space(&mut self, read: &Manifest) -> Result<Option<Acquirement>> {
         let Some(owned) = self.config.owned.clone() else { return Ok(None) };
         let (link, server_time) = self.find_authority(&owned)?;
-        let holder = new_token()?;
-        let before = self.holders();
+        let names = self.names()?;
         let told = |failure: Failure| error_of(&link, &failure, false);
         if self.is_foreign_to_spaces() && !link.slices().map_err(told)?.is_empty() {
             // Before the owner of it loses it for nothing.
             return Err(self.keys_of_another());
         }
-        // A machine that was booted anew may be another one, with a restored copy of the disk.
-        // A copy's names are the original's, which may live.
-        if self.same_place && !self.report.created && !before.is_empty() {
-            self.name_holder(read, holder, &before)?;
+        if let Some(last) = names.last {
+            self.name_holder(read, &[names.holder, last])?;
         }
-        let dead = if self.report.rebooted { &[] } else { &before[..] };
+        let dead = names.last.filter(|_| !self.report.rebooted);
         let boot_ns = || self.config.clock.boot_nanos();
         let deadline = Instant::now() + self.config.lock_wait;
         let (acquired, asked_boot_ns) = loop {
             let asked_boot_ns = boot_ns();
-            match self.acquire(&link, (&owned, server_time), holder, dead) {
+            match self.acquire(&link, (&owned, server_time), names.holder, dead) {
                 Ok(acquired) => break (acquired, asked_boot_ns),
                 Err(Error::NotExclusive { lease_left, .. }) if Instant::now() < deadline => {
                     let left = deadline.saturating_duration_since(Instant::now());
@@ -78,6 +82,7 @@ impl Opening {
             }
         };
         let answered_boot_ns = boot_ns();
+        let provisional = self.provisional(&link, read, names, &acquired);
         let infos = link.slices().map_err(told)?;
         // A server that has restarted since may have lost the slices.
         if link.open().map_err(told)?.server.incarnation != acquired.server.incarnation {
@@ -88,7 +93,8 @@ impl Opening {
         let taken = Taken {
             seat,
             link,
-            holder,
+            provisional,
+            holder: names.holder,
             acquired,
             asked_boot_ns,
             answered_boot_ns,
@@ -96,7 +102,7 @@ impl Opening {
             lost: false,
             trusted: false,
         };
-        self.judge_directory(taken, infos, &before).map(Some)
+        self.judge_directory(taken, infos, names.last).map(Some)
     }
 
     /// Says what time it is there too.
@@ -123,23 +129,58 @@ impl Opening {
         Err(Error::Mismatch { field: "secret", detail })
     }
 
-    /// The names under which the last owner of this directory may be known.
-    fn holders(&self) -> Vec<[u8; 16]> {
-        self.manifest.owner.as_ref().map_or_else(Vec::new, |owner| owner.holders.clone())
+    /// What is written down of names. A copy's names are the original's, which may live.
+    fn names(&self) -> Result<Names> {
+        let written = self.manifest.owner.as_ref().map_or(&[][..], |owner| &owner.holders);
+        let written = if self.same_place && !self.report.created { written } else { &[] };
+        let last = written.last().copied().map(Token::from_bytes);
+        let holder = match written {
+            // A machine that was booted anew may be another one, with a restored copy of the disk.
+            [holder, _, ..] if !self.report.rebooted => Token::from_bytes(*holder),
+            _ => new_token()?,
+        };
+        Ok(Names { holder, last })
     }
 
-    /// Writes the new name down before it is told: should the process die, the next one knows it.
-    fn name_holder(&mut self, read: &Manifest, holder: Token, before: &[[u8; 16]]) -> Result<()> {
-        let mut holders = vec![*holder.as_bytes()];
-        holders.extend_from_slice(before);
-        holders.truncate(MOST_HOLDERS);
+    /// Writes the new name down before it is told: should the process die, the next one asks in it again,
+    /// and hears who had the space before.
+    fn name_holder(&mut self, read: &Manifest, names: &[Token]) -> Result<()> {
+        let manifest = self.with_holders(read, names);
+        self.storage.replace(names::MANIFEST, &|stamp| manifest.encode(stamp))
+    }
+
+    /// Sees to it that the space is given back should this open fail.
+    fn provisional(
+        &mut self,
+        link: &Link,
+        read: &Manifest,
+        names: Names,
+        acquired: &Acquired,
+    ) -> Provisional {
+        let mut provisional = Provisional::new(link, names.holder, acquired);
+        match (names.last, acquired.last) {
+            (None, _) => {}
+            // The server lost everything, and this directory alone may have it: nobody else comes first.
+            (Some(_), None) => provisional.keep(),
+            // The directory stays what it is: the last owner's, or one of before that.
+            (Some(last), Some(before)) => {
+                let known = if before == last { names.holder } else { last };
+                let instead = self.with_holders(read, &[known]);
+                provisional.is_named_in(&self.storage, instead);
+            }
+        }
+        provisional
+    }
+
+    /// The manifest that was read, with other names.
+    fn with_holders(&mut self, read: &Manifest, names: &[Token]) -> Manifest {
         let mut manifest = read.clone();
         if let Some(owner) = &mut manifest.owner {
-            owner.holders = holders;
+            owner.holders = names.iter().map(|name| *name.as_bytes()).collect();
         }
-        manifest.sequence += 1;
         self.manifest.sequence += 1;
-        self.storage.replace(names::MANIFEST, &|stamp| manifest.encode(stamp))
+        manifest.sequence = self.manifest.sequence;
+        manifest
     }
 
     /// The lock of the directory says that its last owner is dead.
@@ -148,11 +189,8 @@ impl Opening {
         link: &Link,
         (owned, server_time): (&Owned, Timestamp),
         holder: Token,
-        before: &[[u8; 16]],
+        dead: Option<Token>,
     ) -> Result<Acquired> {
-        let known_dead = before.iter().filter(|_| self.same_place && !self.report.created);
-        let mut previous = known_dead.map(|name| Some(Token::from_bytes(*name)));
-        let mut next = previous.next().unwrap_or(None);
         // Of a space without an owner nothing is known but that it begins now.
         let initial = Progress {
             position: 0,
@@ -160,17 +198,8 @@ impl Opening {
             complete_through: server_time,
             layout: exclusive::layout(exclusive::part_bits(&self.config), self.config.window_ns),
         };
-        loop {
-            let request = Acquire { holder, previous: next, lease: owned.lease, initial };
-            let failure = match link.acquire(request) {
-                Ok(acquired) => return Ok(acquired),
-                Err(failure) => failure,
-            };
-            next = match (previous.next(), &*failure.error) {
-                (Some(next), AuthorityError::NotExclusive { .. }) => next,
-                _ => return Err(not_exclusive(link, &failure)),
-            };
-        }
+        let request = Acquire { holder, previous: dead, lease: owned.lease, initial };
+        link.acquire(request).map_err(|failure| not_exclusive(link, &failure))
     }
 
     /// Decides what the directory is worth: that of the last owner knows what it knew, any other begins
@@ -179,11 +208,11 @@ impl Opening {
         &mut self,
         mut taken: Taken,
         infos: Vec<SliceInfo>,
-        before: &[[u8; 16]],
+        before: Option<Token>,
     ) -> Result<Acquirement> {
-        let last = taken.acquired.last.map(|token| *token.as_bytes());
+        let last = taken.acquired.last;
         let incarnation = taken.acquired.server.incarnation;
-        let was_ours = last.is_some_and(|last| before.contains(&last)) && self.same_place;
+        let was_ours = last.is_some() && last == before;
         let is_known =
             self.manifest.owner.as_ref().is_some_and(|owner| owner.incarnation == incarnation);
         // Who had released the space closed the directory then: this one is older.

@@ -50,7 +50,7 @@ pub(crate) fn append(
     Ok(answers)
 }
 
-/// The position before; `None` when the epoch is not the owner's.
+/// The position before; `None` for who is not the owner.
 async fn one(
     link: &mut Link,
     spans: &Spans,
@@ -59,19 +59,22 @@ async fn one(
     let needed: BTreeSet<i64> =
         append.chunks.iter().map(|chunk| span_of(chunk.bucket.slice)).collect();
     spans.ensure(link, &needed).await?;
-    let (id, epoch) = (space::id(append.space), signed(append.epoch));
+    let id = space::id(append.space);
+    let owner = format!(
+        "space = {id} AND epoch = {} AND holder = {}",
+        signed(append.epoch),
+        hex(append.holder.as_bytes())
+    );
     let (progress, lease) = (append.progress, micros(append.lease));
     let mut script = Script::default();
     script.push("START TRANSACTION");
     script.push("SET @before = NULL");
     script.push(&format!(
-        "SELECT position INTO @before FROM onceonly_owners WHERE space = {id} AND epoch = {epoch}
-         FOR UPDATE"
+        "SELECT position INTO @before FROM onceonly_owners WHERE {owner} FOR UPDATE"
     ));
     script.push(&format!(
         "UPDATE onceonly_owners SET lease_until = @now + {lease}, released = 0, position = {},
-         complete_since = {}, complete_through = {}, layout = {} WHERE space = {id}
-         AND epoch = {epoch}",
+         complete_since = {}, complete_through = {}, layout = {} WHERE {owner}",
         signed(progress.position),
         progress.complete_since.as_unix_nanos(),
         progress.complete_through.as_unix_nanos(),

@@ -99,7 +99,7 @@ use std::time::{Duration, Instant};
 
 use onceonly::authority::{
     Acquire, Acquired, Answers, Append, Appended, Authority, Bucket, Dialect, Forgotten, Opened,
-    Result, Row, SliceInfo, Statement, StoredChunk,
+    Result, Row, SliceInfo, Statement, StoredChunk, Token,
 };
 use onceonly_sql_common::Tidier;
 
@@ -185,8 +185,8 @@ impl Authority for MysqlAuthority {
         chunks::append(&self.shared.server, &self.shared.spans, appends, deadline)
     }
 
-    fn release(&self, space: &str, epoch: u64, deadline: Instant) -> Result<()> {
-        owner::release(&self.shared.server, space, epoch, deadline)
+    fn release(&self, space: &str, epoch: u64, holder: Token, deadline: Instant) -> Result<()> {
+        owner::release(&self.shared.server, space, (epoch, holder), deadline)
     }
 
     fn slices(&self, space: &str, deadline: Instant) -> Result<Vec<SliceInfo>> {

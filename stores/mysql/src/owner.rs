@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Error, Row};
-use onceonly::authority::{Acquire, Acquired, Result};
+use onceonly::authority::{Acquire, Acquired, Result, Token};
 use onceonly_sql_common::{Decision, Owner, acquire as decide, signed};
 
 use crate::answers::bytes16;
@@ -79,14 +79,16 @@ fn owner(row: &Row) -> Owner {
 pub(crate) fn release(
     server: &MysqlServer,
     name: &str,
-    epoch: u64,
+    (epoch, holder): (u64, Token),
     deadline: Instant,
 ) -> Result<()> {
     let mut script = Script::default();
     script.push(&format!(
-        "UPDATE onceonly_owners SET lease_until = 0, released = 1 WHERE space = {} AND epoch = {}",
+        "UPDATE onceonly_owners SET lease_until = 0, released = 1 WHERE space = {} AND epoch = {}
+         AND holder = {}",
         space::id(name),
-        signed(epoch)
+        signed(epoch),
+        hex(holder.as_bytes())
     ));
     server.call(deadline, async |link: &mut Link| run(link, &script).await.map(drop))
 }

@@ -15,12 +15,12 @@ use crate::partitions::Partitions;
 use crate::server::PostgresServer;
 use crate::session::Link;
 
-/// The position before, if the epoch is the owner's: then the record moves on, and the chunks are
+/// The position before, if it is the owner that asks: then the record moves on, and the chunks are
 /// there, or neither.
 const APPEND: &str = "
 WITH held AS MATERIALIZED (
     SELECT o.space, o.position FROM owners o JOIN spaces s ON s.id = o.space
-    WHERE s.name = $1 AND o.epoch = $2 FOR UPDATE OF o
+    WHERE s.name = $1 AND o.epoch = $2 AND o.holder = $13 FOR UPDATE OF o
 ), moved AS (
     UPDATE owners o SET lease_until = clock_us() + $3, released = false, position = $4, complete_since = $5,
         complete_through = $6, layout = $7
@@ -84,7 +84,8 @@ async fn one(link: &Link, append: &Append<'_>) -> Tried {
     let (position, layout) = (signed(progress.position), i64::from(progress.layout));
     let since = progress.complete_since.as_unix_nanos();
     let through = progress.complete_through.as_unix_nanos();
-    let params: [&(dyn ToSql + Sync); 12] = [
+    let holder = append.holder.as_bytes().as_slice();
+    let params: [&(dyn ToSql + Sync); 13] = [
         &append.space,
         &epoch,
         &lease,
@@ -97,6 +98,7 @@ async fn one(link: &Link, append: &Append<'_>) -> Tried {
         &numbers,
         &expires,
         &data,
+        &holder,
     ];
     let rows = link.query(APPEND, &params).await?;
     Ok(rows.first().map(|row| unsigned(row.get(0))))

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use onceonly::authority::{Acquire, Acquired, Result};
+use onceonly::authority::{Acquire, Acquired, Result, Token};
 use onceonly_sql_common::{Decision, Owner, acquire as decide, signed};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row};
@@ -31,7 +31,7 @@ ON CONFLICT (space) DO UPDATE SET epoch = excluded.epoch, holder = excluded.hold
 
 const RELEASE: &str = "
 UPDATE owners o SET lease_until = 0, released = true FROM spaces s
-WHERE s.name = $1 AND o.space = s.id AND o.epoch = $2";
+WHERE s.name = $1 AND o.space = s.id AND o.epoch = $2 AND o.holder = $3";
 
 /// Seldom, so it may take a few round trips: the decision is the same as for the other databases.
 pub(crate) fn acquire(
@@ -98,11 +98,11 @@ fn token(bytes: &[u8]) -> [u8; 16] {
 pub(crate) fn release(
     server: &PostgresServer,
     name: &str,
-    epoch: u64,
+    (epoch, holder): (u64, Token),
     deadline: Instant,
 ) -> Result<()> {
     let (_, ()) = server.call(deadline, async |link: &Link| {
-        link.query(RELEASE, &[&name, &signed(epoch)]).await.map(drop)
+        link.query(RELEASE, &[&name, &signed(epoch), &holder.as_bytes().as_slice()]).await.map(drop)
     })?;
     Ok(())
 }

@@ -201,6 +201,7 @@ fn append(
     let append = Append {
         space: "orders",
         epoch: acquired.epoch,
+        holder,
         lease: LONG,
         progress: progress(number),
         chunks: &chunks,

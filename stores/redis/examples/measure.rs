@@ -113,7 +113,8 @@ impl Bench {
         };
         let all: Vec<Chunk> = (1..=KEYS / digests_a_chunk).map(chunk).collect();
         for chunks in all.chunks(64) {
-            let append = Append { space: &space, epoch, lease: KEEP, progress, chunks };
+            let holder = request.holder;
+            let append = Append { space: &space, epoch, holder, lease: KEEP, progress, chunks };
             for answer in self.authority.append(&[append], soon())? {
                 answer?;
             }

@@ -1,6 +1,5 @@
 //! The authority: what it is made of, and how the engine asks it.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::time::Instant;
 
@@ -9,7 +8,6 @@ use onceonly::authority::{
     Acquire, Acquired, Answers, Append, Appended, Authority, Bucket, Forgotten, Opened, Result,
     Row, Server, SliceInfo, StoredChunk, Token,
 };
-use parking_lot::Mutex;
 
 use crate::builder::Builder;
 use crate::fleet::Fleet;
@@ -26,8 +24,6 @@ pub struct RedisAuthority {
     pub(crate) fleet: Fleet,
     pub(crate) keys: Keys,
     pub(crate) name: String,
-    /// Of the spaces that were acquired here: the epoch, and who holds it.
-    pub(crate) holders: Mutex<HashMap<String, (u64, Token)>>,
 }
 
 impl RedisAuthority {
@@ -98,8 +94,8 @@ impl Authority for RedisAuthority {
         owner::append(self, appends, deadline)
     }
 
-    fn release(&self, space: &str, epoch: u64, deadline: Instant) -> Result<()> {
-        owner::release(self, space, epoch, deadline)
+    fn release(&self, space: &str, epoch: u64, holder: Token, deadline: Instant) -> Result<()> {
+        owner::release(self, space, (epoch, holder), deadline)
     }
 
     fn slices(&self, space: &str, deadline: Instant) -> Result<Vec<SliceInfo>> {

@@ -55,7 +55,7 @@ impl Builder {
         let fleet = Fleet::new(seeds, self.allow_eviction);
         let name = format!("redis at {}", fleet.addresses().join(", "));
         let keys = Keys::new(&self.key_prefix);
-        Ok(RedisAuthority { fleet, keys, name, holders: Mutex::default() })
+        Ok(RedisAuthority { fleet, keys, name })
     }
 }
 

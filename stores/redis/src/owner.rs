@@ -38,7 +38,6 @@ pub(crate) fn acquire(
         return Err(AuthorityError::NotExclusive { lease_left });
     }
     let epoch = reply.number()?;
-    authority.holders.lock().insert(space.to_owned(), (epoch, request.holder));
     let last = match &reply.bytes()?[..] {
         [] => None,
         bytes => Some(Token::from_bytes(bytes.try_into().map_err(|_| unexpected())?)),
@@ -51,14 +50,6 @@ pub(crate) fn acquire(
         layout: reply.number()?,
     };
     Ok(Acquired { server, epoch, last, released, progress })
-}
-
-/// Who was given the epoch, if it was by this client.
-fn holder(authority: &RedisAuthority, space: &str, epoch: u64) -> Vec<u8> {
-    match authority.holders.lock().get(space) {
-        Some((given, holder)) if *given == epoch => holder.as_bytes().to_vec(),
-        _ => Vec::new(),
-    }
 }
 
 /// As text: a script's numbers are not exact beyond 53 bits.
@@ -102,7 +93,7 @@ fn call_for(authority: &RedisAuthority, append: &Append<'_>) -> Call {
     let mut names = vec![keys.owner(), keys.slices()];
     names.extend(buckets.iter().map(|bucket| keys.bucket(*bucket)));
     let mut call = Call::script(keys.slot(), &APPEND, names.iter());
-    call.number(append.epoch).arg(holder(authority, append.space, append.epoch));
+    call.number(append.epoch).arg(append.holder.as_bytes());
     call.number(micros(append.lease));
     push_progress(&mut call, &append.progress);
     for chunk in append.chunks {
@@ -130,12 +121,12 @@ fn millis_up(moment: Timestamp) -> u64 {
 pub(crate) fn release(
     authority: &RedisAuthority,
     space: &str,
-    epoch: u64,
+    (epoch, holder): (u64, Token),
     deadline: Instant,
 ) -> Result<()> {
     let keys = authority.keys.space(space);
     let mut call = Call::script(keys.slot(), &RELEASE, [keys.owner()].iter());
-    call.number(epoch).arg(holder(authority, space, epoch));
+    call.number(epoch).arg(holder.as_bytes());
     authority.one(call, deadline).map(drop)
 }
 

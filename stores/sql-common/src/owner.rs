@@ -79,6 +79,12 @@ pub fn acquire(owner: Option<Owner>, request: &Acquire, now: i64) -> Decision {
 }
 
 impl Owner {
+    /// Whether this is the owner with that epoch and name.
+    #[must_use]
+    pub fn is(&self, epoch: u64, holder: Token) -> bool {
+        self.epoch == epoch.cast_signed() && self.holder == *holder.as_bytes()
+    }
+
     /// How far the owner has come.
     #[must_use]
     pub fn progress(&self) -> Progress {

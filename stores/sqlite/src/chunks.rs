@@ -24,10 +24,10 @@ pub(crate) fn append(call: &Call<'_>, appends: &[Append<'_>]) -> Result<Vec<Resu
     Ok(answers)
 }
 
-/// The position before; `None` when the epoch is not the owner's.
+/// The position before; `None` for who is not the owner.
 fn one(call: &Call<'_>, append: &Append<'_>) -> Result<Option<u64>> {
     let Some(space) = space::id(call, append.space)? else { return Ok(None) };
-    let owner = owner::load(call, space)?.filter(|owner| owner.epoch == signed(append.epoch));
+    let owner = owner::load(call, space)?.filter(|owner| owner.is(append.epoch, append.holder));
     let Some(before) = owner else { return Ok(None) };
     let progress = append.progress;
     let after = Owner {

@@ -86,7 +86,7 @@ use std::time::Instant;
 
 use onceonly::authority::{
     Acquire, Acquired, Answers, Append, Appended, Authority, Bucket, Dialect, Forgotten, Opened,
-    Result, Row, RowOp, SliceInfo, Statement, StoredChunk,
+    Result, Row, RowOp, SliceInfo, Statement, StoredChunk, Token,
 };
 
 pub use builder::Builder;
@@ -158,8 +158,8 @@ impl Authority for SqliteAuthority {
         self.database.write(deadline, |call| chunks::append(call, appends))
     }
 
-    fn release(&self, space: &str, epoch: u64, deadline: Instant) -> Result<()> {
-        self.database.write(deadline, |call| owner::release(call, space, epoch))
+    fn release(&self, space: &str, epoch: u64, holder: Token, deadline: Instant) -> Result<()> {
+        self.database.write(deadline, |call| owner::release(call, space, epoch, holder))
     }
 
     fn slices(&self, space: &str, deadline: Instant) -> Result<Vec<SliceInfo>> {

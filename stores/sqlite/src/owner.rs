@@ -1,6 +1,6 @@
 //! The owner record of a space.
 
-use onceonly::authority::{Acquire, Acquired, Result};
+use onceonly::authority::{Acquire, Acquired, Result, Token};
 use onceonly_sql_common::{self as common, Decision, Owner, signed};
 use rusqlite::{OptionalExtension, params};
 
@@ -17,16 +17,16 @@ pub(crate) fn acquire(call: &Call<'_>, name: &str, request: &Acquire) -> Result<
     decision.answer(call.server)
 }
 
-pub(crate) fn release(call: &Call<'_>, name: &str, epoch: u64) -> Result<()> {
+pub(crate) fn release(call: &Call<'_>, name: &str, epoch: u64, holder: Token) -> Result<()> {
     let Some(space) = space::id(call, name)? else { return Ok(()) };
     let mut update = call
         .db
         .prepare_cached(
             "UPDATE onceonly_owners SET lease_until = 0, released = 1
-             WHERE space = ?1 AND epoch = ?2",
+             WHERE space = ?1 AND epoch = ?2 AND holder = ?3",
         )
         .map_err(before_commit)?;
-    update.execute(params![space, signed(epoch)]).map_err(before_commit)?;
+    update.execute(params![space, signed(epoch), holder.as_bytes()]).map_err(before_commit)?;
     Ok(())
 }
 

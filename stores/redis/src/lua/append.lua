@@ -1,9 +1,9 @@
--- Writes chunks and progress, if the epoch is the owner's. A server that has lost an owner gives his epoch
--- to another one, so the holder counts too, where the client knows him. KEYS: the owner, the slices,
--- buckets. ARGV: epoch, holder or nothing, lease, position, complete since, complete through, layout; five
--- a chunk: which bucket, its slice, when it is over (milliseconds), its number, its bytes.
+-- Writes chunks and progress, if the owner asks. A server that has lost an owner gives his epoch to another
+-- one, so the holder counts too. KEYS: the owner, the slices, buckets. ARGV: epoch, holder, lease, position,
+-- complete since, complete through, layout; five a chunk: which bucket, its slice, when it is over
+-- (milliseconds), its number, its bytes.
 local owner = redis.call('HMGET', KEYS[1], 'epoch', 'holder', 'position')
-if owner[1] ~= ARGV[1] or (ARGV[2] ~= '' and owner[2] ~= ARGV[2]) then return {now, 0} end
+if owner[1] ~= ARGV[1] or owner[2] ~= ARGV[2] then return {now, 0} end
 
 local over, grown = {}, {}
 for i = 8, #ARGV, 5 do

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use onceonly::Timestamp;
 use onceonly::authority::{
-    Acquire, Append, Appended, Authority, AuthorityError, Bucket, Chunk, Progress, Result,
+    Acquire, Append, Appended, Authority, AuthorityError, Bucket, Chunk, Progress, Result, Token,
 };
 use onceonly_redis::RedisAuthority;
 
@@ -20,16 +20,21 @@ fn progress(position: u64) -> Progress {
     Progress { position, complete_since: since, complete_through: through, layout: u32::MAX }
 }
 
-fn acquire(authority: &RedisAuthority) -> Result<u64> {
+fn acquire(authority: &RedisAuthority) -> Result<(u64, Token)> {
+    let holder = token();
     let request =
-        Acquire { holder: token(), previous: None, lease: HOUR, initial: progress(u64::MAX) };
+        Acquire { holder, previous: None, lease: HOUR, initial: progress(u64::MAX) };
     let acquired = authority.acquire(SPACE, &request, soon())?;
     assert_eq!(acquired.progress.complete_since, progress(0).complete_since);
-    Ok(acquired.epoch)
+    Ok((acquired.epoch, holder))
 }
 
-fn append(authority: &RedisAuthority, epoch: u64, chunks: &[Chunk]) -> Result<Appended> {
-    let append = Append { space: SPACE, epoch, lease: HOUR, progress: progress(7), chunks };
+fn append(
+    authority: &RedisAuthority,
+    (epoch, holder): (u64, Token),
+    chunks: &[Chunk],
+) -> Result<Appended> {
+    let append = Append { space: SPACE, epoch, holder, lease: HOUR, progress: progress(7), chunks };
     authority.append(&[append], soon())?.pop().unwrap()
 }
 
@@ -43,10 +48,10 @@ fn an_owner_that_was_lost_is_refused() {
     assert_eq!(append(&lost, first, &[]).unwrap().before, u64::MAX);
     redis::cmd("DEL").arg("onceonly:{orders}:owner").exec(&mut server.client()).unwrap();
     let second = acquire(&next).unwrap();
-    assert_eq!(first, second);
+    assert_eq!(first.0, second.0);
     let stale = append(&lost, first, &[]);
     assert!(matches!(stale, Err(AuthorityError::StaleEpoch { .. })), "{stale:?}");
-    lost.release(SPACE, first, soon()).unwrap();
+    lost.release(SPACE, first.0, first.1, soon()).unwrap();
     assert!(matches!(acquire(&lost), Err(AuthorityError::NotExclusive { .. })));
     append(&next, second, &[]).unwrap();
 }
@@ -57,7 +62,7 @@ fn an_owner_that_was_lost_is_refused() {
 fn chunks_are_small_and_expire_by_themselves() {
     let server = Server::start(&[]);
     let authority = server.authority();
-    let epoch = acquire(&authority).unwrap();
+    let owner = acquire(&authority).unwrap();
     let memory = || {
         let info: String = redis::cmd("INFO").arg("memory").query(&mut server.client()).unwrap();
         let line = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
@@ -76,7 +81,7 @@ fn chunks_are_small_and_expire_by_themselves() {
                 Chunk { bucket, number, expires, data }
             })
             .collect();
-        append(&authority, epoch, &chunks).unwrap();
+        append(&authority, owner, &chunks).unwrap();
     }
     let a_key = (memory() - before) as f64 / keys.len() as f64;
     assert!(a_key < 24.0, "{a_key} bytes a key");
@@ -94,13 +99,13 @@ fn chunks_are_small_and_expire_by_themselves() {
 fn a_full_server_refuses_a_whole_append() {
     let server = Server::start(&["--maxmemory", "8mb"]);
     let authority = server.authority();
-    let epoch = acquire(&authority).unwrap();
+    let owner = acquire(&authority).unwrap();
     let mut last = 0;
     let full = loop {
         let bucket = Bucket { slice: 1_000, part: 0 };
         let chunk =
             |number| Chunk { bucket, number, expires: in_an_hour(), data: vec![7; 300_000] };
-        match append(&authority, epoch, &[chunk(last + 1), chunk(last + 2)]) {
+        match append(&authority, owner, &[chunk(last + 1), chunk(last + 2)]) {
             Ok(_) => last += 2,
             Err(error) => break error,
         }
@@ -111,6 +116,6 @@ fn a_full_server_refuses_a_whole_append() {
     assert_eq!(found[0].len() as u64, last);
     std::thread::sleep(Duration::from_millis(10));
     // Its end can still be said.
-    let released = authority.release(SPACE, epoch, soon());
+    let released = authority.release(SPACE, owner.0, owner.1, soon());
     assert!(released.is_ok() || released.is_err_and(|error| error.is_transient()));
 }
