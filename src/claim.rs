@@ -1,7 +1,9 @@
 //! Claims: a key taken for processing, with a lease and a fencing token, then committed or abandoned.
 
+mod ghost;
 mod inbox;
 mod outcome;
+mod together;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -15,10 +17,27 @@ use crate::digest::{Digest, KeyHasher};
 use crate::engine::{Engine, Grant, Held, Wish};
 use crate::error::{Error, Result};
 use crate::format::kept::MAX_RESULT;
+use crate::shadow::Shadowed;
 use crate::time::{Timestamp, nanos};
 
 pub use inbox::{CommitStatement, InTransaction};
 pub use outcome::{Claim, CommitError, Outcome, ProcessError};
+pub(crate) use together::{claim_batch, commit_batch};
+
+/// How the calls of a scope are answered.
+#[derive(Clone, Copy)]
+pub(crate) struct Manner {
+    pub(crate) on_outage: OnOutage,
+    /// Everything is let through.
+    pub(crate) shadow: bool,
+}
+
+impl Manner {
+    /// As the store was opened.
+    pub(crate) fn of(engine: &Engine) -> Self {
+        Manner { on_outage: engine.on_outage(), shadow: engine.is_shadow() }
+    }
+}
 
 /// The longest note that a claim may carry.
 const MAX_NOTE_LEN: usize = 2048;
@@ -76,6 +95,10 @@ pub struct ClaimGuard {
     held: Held,
     /// What the user knows the token by.
     public_token: u64,
+    /// Failures are counted, and keep nobody from going on.
+    shadow: bool,
+    /// Nothing is held: why the message is let through all the same.
+    ghost: Option<Box<Shadowed>>,
     /// The drop has nothing to do: committed, abandoned, or a commit was attempted.
     settled: AtomicBool,
 }
@@ -87,11 +110,14 @@ impl fmt::Debug for ClaimGuard {
 }
 
 impl ClaimGuard {
-    fn new(engine: &Arc<Engine>, grant: &Grant, on_outage: OnOutage) -> Self {
+    fn new(engine: &Arc<Engine>, grant: &Grant, manner: Manner) -> Self {
+        let Manner { on_outage, shadow } = manner;
         ClaimGuard {
             engine: Arc::clone(engine),
             held: Held { digest: grant.digest, token: grant.token, on_outage },
             public_token: grant.public_token,
+            shadow,
+            ghost: None,
             settled: AtomicBool::new(false),
         }
     }
@@ -120,7 +146,11 @@ impl ClaimGuard {
     /// # Errors
     /// [`Error::LeaseLost`] when the claim is no longer ours, [`Error::Closed`].
     pub fn note(&self) -> Result<Vec<u8>> {
-        self.engine.claim_note(self.held.digest, self.held.token).map_err(|e| self.own(e))
+        if self.is_ghost() {
+            return Ok(Vec::new());
+        }
+        let note = self.engine.claim_note(self.held.digest, self.held.token);
+        self.or_let_through(note, Vec::new())
     }
 
     /// Has the commit keep `result`, at most 64 KiB, for as long as the key is remembered: whoever comes
@@ -137,7 +167,10 @@ impl ClaimGuard {
             let reason = format!("of {} bytes is longer than {MAX_RESULT}", result.len());
             return Err(Error::config("result", reason));
         }
-        self.engine.keep(self.held, result).map_err(|e| self.own(e))
+        if self.is_ghost() {
+            return Ok(());
+        }
+        self.or_let_through(self.engine.keep(self.held, result), ())
     }
 
     /// [`ClaimGuard::keep`], then [`ClaimGuard::commit`].
@@ -171,7 +204,10 @@ impl ClaimGuard {
     /// [`Error::LeaseLost`] when the claim was taken over or its key forgotten; [`Error::Io`],
     /// [`Error::Closed`]. With an authority [`Error::Authority`] and [`Error::Undecided`].
     pub fn renew(&self) -> Result<()> {
-        self.engine.renew(self.held).map_err(|e| self.own(e))
+        if self.is_ghost() {
+            return Ok(());
+        }
+        self.or_let_through(self.engine.renew(self.held), ())
     }
 
     /// Marks the key as done: it answers `Duplicate` for the window, from now; in event time, from
@@ -185,13 +221,13 @@ impl ClaimGuard {
     /// authority [`Error::Authority`], and [`Error::Undecided`] where no reply came: commit again, or
     /// abandon, which takes back what may be marked.
     pub fn commit(self) -> std::result::Result<(), CommitError> {
+        if self.is_ghost() {
+            return Ok(());
+        }
         self.settled.store(true, Ordering::Relaxed);
         match self.engine.commit(self.held) {
             Ok(()) => Ok(()),
-            Err(error) => {
-                let error = self.own(error);
-                Err(CommitError::new(self, error))
-            }
+            Err(error) => self.not_committed(error),
         }
     }
 
@@ -210,7 +246,7 @@ impl ClaimGuard {
         dialect: Dialect,
     ) -> std::result::Result<CommitStatement, CommitError> {
         self.settled.store(true, Ordering::Relaxed);
-        match self.engine.commit_statement(self.held, dialect) {
+        match self.statement(dialect) {
             Ok(statement) => Ok(CommitStatement::new(self, statement)),
             Err(error) => {
                 let error = self.own(error);
@@ -221,6 +257,9 @@ impl ClaimGuard {
 
     /// Gives the key back: the next claim is granted at once.
     pub fn abandon(self) {
+        if self.is_ghost() {
+            return;
+        }
         self.settled.store(true, Ordering::Relaxed);
         self.engine.abandon(self.held.digest, self.held.token);
     }
@@ -234,9 +273,9 @@ impl Drop for ClaimGuard {
     }
 }
 
-fn into_claim(engine: &Arc<Engine>, attempt: Attempt, on_outage: OnOutage) -> Claim {
+fn into_claim(engine: &Arc<Engine>, attempt: Attempt, manner: Manner) -> Claim {
     match attempt {
-        Attempt::Granted(grant) => Claim::Granted(ClaimGuard::new(engine, &grant, on_outage)),
+        Attempt::Granted(grant) => Claim::Granted(ClaimGuard::new(engine, &grant, manner)),
         Attempt::InFlight { lease_left } => Claim::InFlight { lease_left },
         Attempt::Duplicate(kept) => Claim::Duplicate { result: kept.and_then(|kept| kept.result) },
         Attempt::Conflict => Claim::Conflict {},
@@ -259,12 +298,9 @@ fn lease_ns(options: &ClaimOptions) -> Result<Option<i64>> {
 }
 
 /// A claim with the store's lease and no note.
-pub(crate) fn claim_now(
-    engine: &Arc<Engine>,
-    digest: Digest,
-    on_outage: OnOutage,
-) -> Result<Claim> {
-    Ok(into_claim(engine, engine.claim(digest, None, Wish::default(), on_outage)?, on_outage))
+pub(crate) fn claim_now(engine: &Arc<Engine>, digest: Digest, manner: Manner) -> Result<Claim> {
+    let attempt = engine.claim(digest, None, Wish::default(), manner.on_outage);
+    manner.claim(engine, digest, attempt.map(|attempt| into_claim(engine, attempt, manner)))
 }
 
 pub(crate) fn claim(
@@ -273,15 +309,15 @@ pub(crate) fn claim(
     digest: Digest,
     time: Option<Timestamp>,
     options: &ClaimOptions,
-    on_outage: OnOutage,
+    manner: Manner,
 ) -> Result<Claim> {
     let wish = Wish {
         lease_ns: lease_ns(options)?,
         note: options.note.as_deref().unwrap_or_default(),
         fingerprint: options.fingerprint.as_deref().map(|bytes| fingerprint(hasher, bytes)),
     };
-    let attempt = engine.claim(digest, time, wish, on_outage)?;
-    Ok(into_claim(engine, attempt, on_outage))
+    let attempt = engine.claim(digest, time, wish, manner.on_outage);
+    manner.claim(engine, digest, attempt.map(|attempt| into_claim(engine, attempt, manner)))
 }
 
 /// What is kept of a fingerprint: who knows it, but not the secret of the store, cannot tell.
@@ -297,14 +333,17 @@ pub(crate) fn claim_wait(
     engine: &Arc<Engine>,
     digest: Digest,
     deadline: Instant,
-    on_outage: OnOutage,
+    manner: Manner,
 ) -> Result<Claim> {
+    if manner.shadow {
+        return claim_now(engine, digest, manner);
+    }
     let waiter = engine.waiter()?;
     loop {
         let epoch = waiter.epoch();
-        let attempt = engine.claim(digest, None, Wish::default(), on_outage)?;
+        let attempt = engine.claim(digest, None, Wish::default(), manner.on_outage)?;
         let Attempt::InFlight { lease_left } = attempt else {
-            return Ok(into_claim(engine, attempt, on_outage));
+            return Ok(into_claim(engine, attempt, manner));
         };
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -314,74 +353,10 @@ pub(crate) fn claim_wait(
     }
 }
 
-pub(crate) fn claim_batch(
-    engine: &Arc<Engine>,
-    digests: impl ExactSizeIterator<Item = Digest>,
-    options: &ClaimOptions,
-    on_outage: OnOutage,
-) -> Result<Vec<Claim>> {
-    let lease = lease_ns(options)?;
-    let mut claims: Vec<Claim> = Vec::new();
-    claims.resize_with(digests.len(), || Claim::TooOld);
-    // An early return drops the guards made so far, which abandons them.
-    engine.claim_batch(digests, lease, on_outage, |at, attempt| {
-        claims[at] = into_claim(engine, attempt, on_outage);
-    })?;
-    Ok(claims)
-}
-
-/// Commits guards of one store together; those of other stores in turns of their own.
-pub(crate) fn commit_batch(
-    guards: impl IntoIterator<Item = ClaimGuard>,
-) -> Vec<std::result::Result<(), CommitError>> {
-    let mut guards: Vec<ClaimGuard> = guards.into_iter().collect();
-    // A guard whose commit has failed comes back settled, and may be committed again.
-    guards.iter_mut().for_each(|guard| *guard.settled.get_mut() = false);
-    let mut failed: Vec<Option<Error>> = Vec::new();
-    for (first, guard) in guards.iter().enumerate() {
-        // A guard is settled once its store's turn came.
-        if !guard.settled.load(Ordering::Relaxed) {
-            commit_of_one_store(&guards, first, &mut failed);
-        }
-    }
-    if failed.is_empty() {
-        return guards.iter().map(|_| Ok(())).collect();
-    }
-    let results = guards.into_iter().zip(failed);
-    results
-        .map(|(guard, failed)| match failed {
-            Some(error) => Err(CommitError::new(guard, error)),
-            None => Ok(()),
-        })
-        .collect()
-}
-
-/// Commits the guards from `first` on that are of its store. `failed` gets an entry a guard with the
-/// first error.
-fn commit_of_one_store(guards: &[ClaimGuard], first: usize, failed: &mut Vec<Option<Error>>) {
-    let engine = &guards[first].engine;
-    let is_own = |guard: &ClaimGuard| Arc::ptr_eq(&guard.engine, engine);
-    // Most often all are of one store, and follow each other.
-    let places: Option<Vec<usize>> = match guards[first..].iter().all(is_own) {
-        true => None,
-        false => Some((first..guards.len()).filter(|place| is_own(&guards[*place])).collect()),
-    };
-    let place_of = |at: usize| places.as_ref().map_or(first + at, |places| places[at]);
-    let len = places.as_ref().map_or(guards.len() - first, Vec::len);
-    for at in 0..len {
-        guards[place_of(at)].settled.store(true, Ordering::Relaxed);
-    }
-    let claim_of = |at: usize| guards[place_of(at)].held;
-    engine.commit_batch(len, claim_of, |at, error| {
-        failed.resize_with(guards.len(), || None);
-        failed[place_of(at)] = Some(guards[place_of(at)].own(error));
-    });
-}
-
 pub(crate) fn expired(engine: &Arc<Engine>) -> Result<Vec<ClaimGuard>> {
     let mut guards = Vec::new();
     engine.take_over_expired(|grant| {
-        guards.push(ClaimGuard::new(engine, &grant, engine.on_outage()))
+        guards.push(ClaimGuard::new(engine, &grant, Manner::of(engine)))
     })?;
     Ok(guards)
 }

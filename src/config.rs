@@ -60,6 +60,7 @@ pub(crate) struct Settings {
     pub(crate) durability: Durability,
     pub(crate) refresh_on_duplicate: bool,
     pub(crate) trace: bool,
+    pub(crate) shadow: bool,
     pub(crate) event_time: bool,
     pub(crate) max_event_lead: Duration,
     pub(crate) lease: Duration,
@@ -101,6 +102,7 @@ impl Default for Builder {
                 durability: Durability::default(),
                 refresh_on_duplicate: false,
                 trace: false,
+                shadow: false,
                 event_time: false,
                 max_event_lead: Duration::from_secs(60),
                 lease: Duration::from_secs(30),
@@ -182,6 +184,24 @@ impl Builder {
         self
     }
 
+    /// Shadow mode: the store decides, marks and counts as ever, and lets every message through. For
+    /// trying it out beside what decides now; off by default, and chosen anew at each open.
+    ///
+    /// - [`crate::Scope::observe`] and its kin answer `New`, `claim` and [`crate::Scope::process_once`]
+    ///   grant, `contains` is false. `observe_shadow` and [`crate::ClaimGuard::shadowed`] tell what the
+    ///   store says, [`crate::Stats::shadow`] counts what was let through, and [`crate::Scope::shadow`]
+    ///   turns it off or on for some calls.
+    /// - No failure of the store keeps a message back either: it is counted, and what was not marked
+    ///   because of it stays unmarked. Errors that say that the call is wrong ([`Error::Config`],
+    ///   [`Error::Mode`], [`Error::Closed`], [`Error::Forked`]) are returned.
+    /// - What is written is what would be written without it; so the store is warm when it is turned off.
+    ///
+    /// A `New` in shadow mode is no verdict, and vouches for nothing.
+    pub fn shadow(mut self, shadow: bool) -> Self {
+        self.settings.shadow = shadow;
+        self
+    }
+
     /// Whether the window follows the timestamps given to `observe_at` instead of the clock. Fixed
     /// when the store is created.
     pub fn event_time(mut self, event_time: bool) -> Self {
@@ -245,6 +265,7 @@ pub(crate) struct Config {
     pub(crate) durability: Durability,
     pub(crate) refresh_on_duplicate: bool,
     pub(crate) trace: bool,
+    pub(crate) shadow: bool,
     pub(crate) event_time: bool,
     pub(crate) max_event_lead: Duration,
     pub(crate) lease_ns: i64,
@@ -330,6 +351,7 @@ impl Settings {
             durability: self.durability,
             refresh_on_duplicate: self.refresh_on_duplicate,
             trace: self.trace,
+            shadow: self.shadow,
             event_time: self.event_time,
             max_event_lead: self.max_event_lead,
             lease_ns: nanos(self.lease),

@@ -23,6 +23,8 @@ pub struct Explanation {
     /// What is kept of its first claim and its duplicates; `None` where nothing is, as in stores without
     /// [`crate::Builder::trace`].
     pub trace: Option<KeyTrace>,
+    /// Shadow mode: whatever the state says, the answer is `New`.
+    pub shadow: bool,
 }
 
 /// What a store with [`crate::Builder::trace`] keeps of a live key.

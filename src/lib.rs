@@ -76,6 +76,7 @@ mod plan;
 mod quota;
 mod random;
 mod replay;
+mod shadow;
 mod shard;
 mod stats;
 mod storage;
@@ -100,8 +101,10 @@ pub use error::{Error, Result};
 pub use explain::{Explanation, KeyState, KeyTrace, Sighting, Tier};
 pub use key::Key;
 pub use plan::Plan;
+pub use shadow::Shadowed;
 pub use stats::{
-    AuthorityStats, BreakerState, ClaimInfo, OwnerStats, RecoveryReport, SliceStats, Stats, WarmUp,
+    AuthorityStats, BreakerState, ClaimInfo, OwnerStats, RecoveryReport, ShadowStats, SliceStats,
+    Stats, WarmUp,
 };
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
 pub use verdict::{BatchError, Seen, Verdict};

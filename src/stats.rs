@@ -66,8 +66,29 @@ pub struct Stats {
     pub recovery: RecoveryReport,
     /// What was asked of the authority; `None` for a store without one.
     pub authority: Option<AuthorityStats>,
+    /// What was let through in shadow mode.
+    pub shadow: ShadowStats,
     /// How the only writer of a space stands with its authority; `None` for every other store.
     pub owner: Option<OwnerStats>,
+}
+
+/// What a store has let through in shadow mode ([`crate::Builder::shadow`]): messages that were answered
+/// `New` though the store said something else of them. The counters beside it count what it said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShadowStats {
+    /// Would have been `Duplicate`.
+    pub duplicate: u64,
+    /// Would have been `TooOld`.
+    pub too_old: u64,
+    /// Would have been a conflict.
+    pub conflict: u64,
+    /// Would have had to wait for another owner.
+    pub in_flight: u64,
+    /// Calls that would have been an `Err`, those of guards included.
+    pub failed: u64,
+    /// The last such error.
+    pub last_error: Option<String>,
 }
 
 /// How a store that is the only writer of its space stands with its authority.

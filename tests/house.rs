@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of the library, ground first. A module imports only what stands before it.
-const FLOORS: [&str; 31] = [
+const FLOORS: [&str; 32] = [
     "random",
     "time",
     "key",
@@ -26,6 +26,7 @@ const FLOORS: [&str; 31] = [
     "authority",
     "verdict",
     "stats",
+    "shadow",
     "explain",
     "telemetry",
     "shard",

@@ -41,11 +41,17 @@ impl CommitStatement {
     /// transaction back: another owner does the work.
     pub fn applied(self, rows: u64) -> Result<InTransaction, CommitError> {
         match rows {
-            0 => {
+            0 if !self.guard.shadow => {
                 let error = Error::LeaseLost { token: self.guard.token() };
                 Err(CommitError::new(self.guard, error))
             }
-            _ => Ok(InTransaction { guard: self.guard }),
+            changed => {
+                if changed == 0 && !self.guard.is_ghost() {
+                    let lost = Error::LeaseLost { token: self.guard.token() };
+                    self.guard.engine.let_through().count_error(&lost);
+                }
+                Ok(InTransaction { guard: self.guard })
+            }
         }
     }
 
@@ -85,12 +91,12 @@ impl InTransaction {
     /// [`Error::LeaseLost`] when the claim is not there either. [`Error::Authority`] when the server does
     /// not say: the mark stands, if the transaction does. The guard comes back; its lease may run on.
     pub fn confirm(self) -> Result<(), CommitError> {
+        if self.guard.is_ghost() {
+            return Ok(());
+        }
         match self.guard.engine.confirm(self.guard.held) {
             Ok(()) => Ok(()),
-            Err(error) => {
-                let error = self.guard.own(error);
-                Err(CommitError::new(self.guard, error))
-            }
+            Err(error) => self.guard.not_committed(error),
         }
     }
 

@@ -27,6 +27,7 @@ struct File {
     max_keys: Option<u64>,
     refresh_on_duplicate: bool,
     trace: bool,
+    shadow: bool,
     event_time: bool,
     #[serde(with = "humantime_serde")]
     max_event_lead: Duration,
@@ -57,6 +58,7 @@ impl File {
             max_keys: settings.max_keys,
             refresh_on_duplicate: settings.refresh_on_duplicate,
             trace: settings.trace,
+            shadow: settings.shadow,
             event_time: settings.event_time,
             max_event_lead: settings.max_event_lead,
             lease: settings.lease,
@@ -78,6 +80,7 @@ impl File {
         settings.max_keys = self.max_keys;
         settings.refresh_on_duplicate = self.refresh_on_duplicate;
         settings.trace = self.trace;
+        settings.shadow = self.shadow;
         settings.event_time = self.event_time;
         settings.max_event_lead = self.max_event_lead;
         settings.lease = self.lease;

@@ -34,6 +34,7 @@ use crate::digest::{Digest, KeyHasher};
 use crate::error::{Error, Result};
 use crate::format::header::StoreHeader;
 use crate::ledger::Ledger;
+use crate::shadow::LetThrough;
 use crate::shard::{Call, Shard, Tools};
 use crate::stats::RecoveryReport;
 use crate::storage::Origin;
@@ -73,6 +74,7 @@ pub(crate) struct Engine {
     maintenance: maintain::Maintenance,
     recovery: Mutex<RecoveryReport>,
     meters: StoreMeters,
+    let_through: LetThrough,
     closed: AtomicBool,
     /// The authority, once it was found.
     shared: OnceLock<Box<shared::Shared>>,

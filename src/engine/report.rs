@@ -44,6 +44,7 @@ impl Engine {
             recovery: self.recovery.lock().clone(),
             write_back_failed: self.is_journal_suspect(),
             authority: self.authority_stats(),
+            shadow: self.let_through.stats(),
             owner: self.owned.get().map(|owner| self.owner_stats(owner)),
             ..Stats::default()
         };
@@ -139,6 +140,7 @@ impl Engine {
             };
             Ok(Explanation {
                 trace,
+                shadow: self.is_shadow(),
                 state,
                 digest: format!("{:016x}{:016x}", digest.hi, digest.lo),
                 suspected_slices: shard.filter.is_some().then_some(suspected),

@@ -10,6 +10,7 @@ use crate::config::OnOutage;
 use crate::error::Result;
 use crate::format::manifest::Hole;
 use crate::gather::{Failure, Outgoing, Want, Watcher};
+use crate::shadow::LetThrough;
 use crate::sync::Mutex;
 use crate::telemetry::events;
 
@@ -23,6 +24,24 @@ impl Engine {
         let shared = self.config.shared.as_ref();
         let terms = shared.or(self.config.owned.as_ref().map(|owned| &owned.terms));
         terms.map_or(OnOutage::Fail, |terms| terms.on_outage)
+    }
+
+    pub(crate) fn is_shadow(&self) -> bool {
+        self.config.shadow
+    }
+
+    /// What was let through in shadow mode.
+    pub(crate) fn let_through(&self) -> &LetThrough {
+        &self.let_through
+    }
+
+    /// A token for who holds nothing, greater than those that were given out before.
+    pub(crate) fn ghost_token(&self) -> u64 {
+        match self.shared() {
+            // As authorities make theirs.
+            Some(_) => self.time.now().max(0).unsigned_abs() / 1_000,
+            None => self.claims.token(),
+        }
     }
 
     /// Notes that keys are assumed to be new from now on; the hole reaches to `until` already.

@@ -29,7 +29,14 @@ impl View {
             }
             _ => None,
         };
-        Ok(Explanation { state, digest: text, suspected_slices: None, sightings, trace })
+        Ok(Explanation {
+            state,
+            digest: text,
+            suspected_slices: None,
+            sightings,
+            trace,
+            shadow: false,
+        })
     }
 
     /// What is kept of a key that is marked in `slice`.

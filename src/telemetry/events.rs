@@ -19,10 +19,11 @@ macro_rules! tell {
 }
 
 /// A store was opened; each damage and each file that was set aside by itself.
-pub(crate) fn opened(store: &Path, found: &RecoveryReport) {
+pub(crate) fn opened(store: &Path, shadow: bool, found: &RecoveryReport) {
     tell!(
         info,
         store = %store.display(),
+        shadow,
         created = found.created,
         clean_close = found.clean_close,
         rebooted = found.rebooted,

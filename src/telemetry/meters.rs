@@ -19,9 +19,10 @@ const fn label(key: &'static str, value: &'static str) -> Option<(&'static str, 
 
 const VERDICTS: &str = "Answers of a store.";
 const TIERS: &str = "Answers by the tier that decided.";
+const SHADOW: &str = "Messages let through in shadow mode, by what the store said of them.";
 const CLAIMS: &str = "Claims by what became of them.";
 
-const COUNTERS: [Meter<Stats, u64>; 16] = [
+const COUNTERS: [Meter<Stats, u64>; 21] = [
     ("onceonly_verdicts_total", label("verdict", "new"), VERDICTS, |s| s.new),
     ("onceonly_verdicts_total", label("verdict", "duplicate"), VERDICTS, |s| s.duplicate),
     ("onceonly_verdicts_total", label("verdict", "too_old"), VERDICTS, |s| s.too_old),
@@ -41,6 +42,11 @@ const COUNTERS: [Meter<Stats, u64>; 16] = [
     ("onceonly_claims_total", label("event", "granted"), CLAIMS, |s| s.claims_granted),
     ("onceonly_claims_total", label("event", "committed"), CLAIMS, |s| s.claims_committed),
     ("onceonly_claims_total", label("event", "abandoned"), CLAIMS, |s| s.claims_abandoned),
+    ("onceonly_shadowed_total", label("verdict", "duplicate"), SHADOW, |s| s.shadow.duplicate),
+    ("onceonly_shadowed_total", label("verdict", "too_old"), SHADOW, |s| s.shadow.too_old),
+    ("onceonly_shadowed_total", label("verdict", "conflict"), SHADOW, |s| s.shadow.conflict),
+    ("onceonly_shadowed_total", label("verdict", "in_flight"), SHADOW, |s| s.shadow.in_flight),
+    ("onceonly_shadowed_total", label("verdict", "error"), SHADOW, |s| s.shadow.failed),
     ("onceonly_forgotten_total", None, "Keys that were forgotten.", |s| s.forgotten),
     ("onceonly_refreshed_total", None, "Duplicates that were recorded again.", |s| s.refreshed),
     ("onceonly_filter_positives_total", None, "Keys that the filter suspected.", |s| {

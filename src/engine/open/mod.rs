@@ -31,6 +31,7 @@ use crate::ledger::Ledger;
 use crate::log::{Level, Log};
 use crate::plan::Sizes;
 use crate::quota::Quota;
+use crate::shadow::LetThrough;
 use crate::shard::held::ClaimsHeld;
 use crate::shard::{Shard, Tools};
 use crate::stats::RecoveryReport;
@@ -172,7 +173,7 @@ fn begin(engine: &Arc<Engine>, owned: Option<(Taken, Initial)>) -> Result<()> {
         let _ = engine.close();
         return Err(error);
     }
-    events::opened(&engine.path(), &engine.recovery.lock());
+    events::opened(&engine.path(), engine.config.shadow, &engine.recovery.lock());
     Ok(())
 }
 
@@ -284,6 +285,7 @@ impl Opening {
             maintenance,
             recovery: Mutex::new(self.report),
             meters: StoreMeters::default(),
+            let_through: LetThrough::default(),
             closed: AtomicBool::new(false),
             shared: std::sync::OnceLock::new(),
             owned: std::sync::OnceLock::new(),

@@ -7,6 +7,7 @@ use super::drive::{Looked, Next};
 use super::{Held, Shared, unfit};
 use crate::authority::{Dialect, RowAnswer, RowOp, Statement};
 use crate::config::OnOutage;
+use crate::digest::Digest;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::gather::Failure;
@@ -47,6 +48,15 @@ impl Engine {
         }
         claim.remote.doubted = true;
         Ok(statement)
+    }
+
+    /// A statement that changes nothing, for who is let through in shadow mode.
+    pub(crate) fn idle_statement(&self, digest: Digest, dialect: Dialect) -> Result<Statement> {
+        let none = || Error::config("dialect", "the authority takes no such statements");
+        let shared = self.shared().ok_or_else(none)?;
+        let token = shared.token(self.claims.token());
+        let op = RowOp::Commit { token, keep: shared.keep, value: &[] };
+        shared.link.statement(digest, op, dialect).ok_or_else(none)
     }
 
     /// Marks here what the user's transaction has marked there. The authority is asked, so that a
