@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use parking_lot::Mutex;
 use redis::{ConnectionInfo, IntoConnectionInfo};
 
 use crate::authority::RedisAuthority;
