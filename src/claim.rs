@@ -300,7 +300,25 @@ fn lease_ns(options: &ClaimOptions) -> Result<Option<i64>> {
 /// A claim with the store's lease and no note.
 pub(crate) fn claim_now(engine: &Arc<Engine>, digest: Digest, manner: Manner) -> Result<Claim> {
     let attempt = engine.claim(digest, None, Wish::default(), manner.on_outage);
-    manner.claim(engine, digest, attempt.map(|attempt| into_claim(engine, attempt, manner)))
+    answer(engine, digest, attempt, manner)
+}
+
+#[inline]
+fn answer(
+    engine: &Arc<Engine>,
+    digest: Digest,
+    attempt: Result<Attempt>,
+    manner: Manner,
+) -> Result<Claim> {
+    match attempt {
+        Ok(attempt) if !manner.shadow => Ok(into_claim(engine, attempt, manner)),
+        Err(error) if !manner.shadow => Err(error),
+        said => manner.shadow_claim(
+            engine,
+            digest,
+            said.map(|attempt| into_claim(engine, attempt, manner)),
+        ),
+    }
 }
 
 pub(crate) fn claim(
@@ -317,7 +335,7 @@ pub(crate) fn claim(
         fingerprint: options.fingerprint.as_deref().map(|bytes| fingerprint(hasher, bytes)),
     };
     let attempt = engine.claim(digest, time, wish, manner.on_outage);
-    manner.claim(engine, digest, attempt.map(|attempt| into_claim(engine, attempt, manner)))
+    answer(engine, digest, attempt, manner)
 }
 
 /// What is kept of a fingerprint: who knows it, but not the secret of the store, cannot tell.

@@ -11,16 +11,15 @@ use crate::error::{Error, Result};
 use crate::shadow::{Shadowed, is_misuse};
 
 impl Manner {
-    /// What is answered where the store says `said` of a claim of `digest`.
-    pub(super) fn claim(
+    /// What is answered in shadow mode where the store says `said` of a claim of `digest`.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn shadow_claim(
         self,
         engine: &Arc<Engine>,
         digest: Digest,
         said: Result<Claim>,
     ) -> Result<Claim> {
-        if !self.shadow {
-            return said;
-        }
         let would_be = match said {
             Ok(Claim::Granted(guard)) => return Ok(Claim::Granted(guard)),
             Ok(Claim::Duplicate { .. }) => Shadowed::Duplicate,

@@ -21,10 +21,14 @@ pub(crate) fn claim_batch(
     let claimed =
         engine.claim_batch(digests.iter().copied(), lease, manner.on_outage, |at, attempt| {
             let claim = into_claim(engine, attempt, manner);
-            claims[at] = manner.claim(engine, digests[at], Ok(claim)).ok();
+            claims[at] = match manner.shadow {
+                false => Some(claim),
+                true => manner.shadow_claim(engine, digests[at], Ok(claim)).ok(),
+            };
         });
     match claimed {
-        Ok(()) => Ok(claims.into_iter().flatten().collect()),
+        // In place, which `flatten` is not.
+        Ok(()) => Ok(claims.into_iter().map_while(|claim| claim).collect()),
         Err(error) if manner.shadow && !is_misuse(&error) => {
             Ok(manner.claims(engine, claims, digests, error))
         }
