@@ -68,11 +68,11 @@ fn very_many_forgotten_keys_are_told_in_several_chunks() {
     let site = Site::new();
     let wire = site.wire();
     let a = site.builder_with(&wire).expected_keys(50_000).in_memory().unwrap();
-    let keys: Vec<String> = (0..220_000).map(|n| n.to_string()).collect();
+    let keys: Vec<String> = (0..360_000).map(|n| n.to_string()).collect();
     a.observe_batch(&keys).unwrap();
     written(&a);
     wire.cut();
-    let (forgotten, again) = (200_000, 70_000);
+    let (forgotten, again) = (350_000, 70_000);
     for key in &keys[..forgotten] {
         assert!(a.forget(key).unwrap());
     }

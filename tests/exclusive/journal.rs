@@ -1,11 +1,18 @@
 //! What is written, from where, and how often.
 
-use std::time::Duration;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
 
 use onceonly::Durability;
-use onceonly::sim::{Fault, SimDisk};
+use onceonly::sim::SimDisk;
 
 use crate::fixture::{SPACE, Site, WINDOW, is_new, written};
+
+/// How often an owner writes.
+const WRITE_EVERY: Duration = Duration::from_millis(100);
 
 #[test]
 fn only_what_was_not_acknowledged_is_written_after_a_restart() {
@@ -95,7 +102,8 @@ fn what_is_over_before_it_was_written_is_not_written() {
     assert_eq!(a.stats().owner.unwrap().keys_written, 1);
 }
 
-/// A mark whose sync failed is withdrawn: the next owner must not know it.
+/// A mark whose sync failed is withdrawn: the next owner must not know it. The sync takes so long that it would
+/// have been written meanwhile.
 #[test]
 fn what_was_withdrawn_is_not_written() {
     let site = Site::new();
@@ -103,11 +111,20 @@ fn what_was_withdrawn_is_not_written() {
     let builder = site.builder().durability(Durability::Sync);
     let a = builder.open_simulated(&disk).unwrap();
     assert!(is_new(&a, "1"));
-    let kind = std::io::ErrorKind::StorageFull;
-    disk.set_fault(Some(Fault { at: disk.calls() + 1, kind, for_ever: true }));
+    written(&a);
+    let calls = site.server.calls().append;
+    let (server, waited) = (site.server.clone(), AtomicBool::new(false));
+    disk.set_watch(Some(Arc::new(move |action, _| {
+        if action == "writing" && !waited.swap(true, SeqCst) {
+            let begun = Instant::now();
+            while server.calls().append == calls && begun.elapsed() < WRITE_EVERY * 5 {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        Some(ErrorKind::StorageFull)
+    })));
     assert!(a.observe("2").is_err());
-    std::thread::sleep(Duration::from_millis(300));
-    disk.set_fault(None);
+    disk.set_watch(None);
     a.close().unwrap();
     let b = site.store();
     assert!(!is_new(&b, "1"));

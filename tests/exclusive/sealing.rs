@@ -43,14 +43,22 @@ fn a_manifest_that_cannot_be_written_once_loses_no_sealed_file() {
             let (disk, wire) = (SimDisk::new(), site.wire());
             let a = open(&site, &wire, &disk);
             wire.cut();
-            let (sealing, count) = (AtomicU32::new(0), AtomicU32::new(0));
+            let count = Arc::new(AtomicU32::new(0));
+            let (sealing, its_count) = (AtomicU32::new(0), Arc::clone(&count));
             disk.set_watch(Some(Arc::new(move |action, name| {
                 let fails = names_a_sealing(action, name, &sealing)
-                    && count.fetch_add(1, SeqCst) + 1 == nth;
+                    && its_count.fetch_add(1, SeqCst) + 1 == nth;
                 fails.then_some(ErrorKind::StorageFull)
             })));
             a.observe_batch(&keys()).unwrap();
-            a.settle();
+            let mut more = 0;
+            eventually("it has failed, and was tried again", || {
+                let some: Vec<String> = (0..500).map(|n| format!("{more}-{n}")).collect();
+                more += 1;
+                a.observe_batch(&some).unwrap();
+                a.settle();
+                count.load(SeqCst) > nth
+            });
             disk.set_watch(None);
             let mut a = a;
             if kill {

@@ -9,6 +9,8 @@ mod foreign;
 mod outgoing;
 mod provisional;
 mod standing;
+#[cfg(all(test, feature = "conformance"))]
+mod tests;
 mod warm;
 mod writing;
 

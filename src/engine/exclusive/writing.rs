@@ -238,7 +238,7 @@ impl Engine {
     }
 
     /// The server lacks what was written: all of it goes again.
-    fn begin_again(&self, owner: &Owner, incarnation: u64) -> Result<()> {
+    pub(super) fn begin_again(&self, owner: &Owner, incarnation: u64) -> Result<()> {
         for segment in self.segments_in_use() {
             (0..segment.chunks()).for_each(|number| segment.set_sent(number, 0));
         }

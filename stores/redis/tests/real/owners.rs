@@ -22,8 +22,7 @@ fn progress(position: u64) -> Progress {
 
 fn acquire(authority: &RedisAuthority) -> Result<(u64, Token)> {
     let holder = token();
-    let request =
-        Acquire { holder, previous: None, lease: HOUR, initial: progress(u64::MAX) };
+    let request = Acquire { holder, previous: None, lease: HOUR, initial: progress(u64::MAX) };
     let acquired = authority.acquire(SPACE, &request, soon())?;
     assert_eq!(acquired.progress.complete_since, progress(0).complete_since);
     Ok((acquired.epoch, holder))
