@@ -50,6 +50,7 @@ impl Ledger {
         }
         let mut manifest = state.manifest.clone();
         change(&mut manifest);
+        manifest.link(false);
         manifest.sequence += 1;
         manifest.next_file = self.next_file.load(Ordering::Relaxed);
         self.storage.replace(names::MANIFEST, &|stamp| manifest.encode(stamp))?;

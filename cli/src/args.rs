@@ -234,6 +234,11 @@ pub(crate) struct VerifyArgs {
     /// process has open
     #[arg(long)]
     pub(crate) repair: bool,
+
+    /// Also say whether this head of the store's chain of hashes, noted earlier from what inspect prints,
+    /// is on the chain: whether what was sealed until then has been edited
+    #[arg(long, value_name = "HEX", conflicts_with = "repair")]
+    pub(crate) head: Option<String>,
 }
 
 #[derive(Debug, Args)]

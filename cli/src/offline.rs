@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write as _};
 
 use anyhow::{Result, bail};
-use onceonly::offline::{self, Inspection, Repair, Verification};
+use onceonly::offline::{self, ChainReport, Inspection, Repair, Verification};
 use onceonly::{Builder, Explanation, Key, KeyState, KeyTrace, Scope, Tier};
 
 use crate::args::{ForgetArgs, KeyArgs, StoreArgs, VerifyArgs};
@@ -60,6 +60,9 @@ fn contents(table: &mut Table, found: &Inspection) {
     let rate = format!("{:.4} % by its fill", found.filter_false_positive_rate * 100.0);
     table.row("false positives", rate);
     table.row("disk", bytes(found.disk_bytes));
+    if let Some(head) = &found.chain_head {
+        table.row("head of the chain", head);
+    }
     for slice in &found.live_slices {
         let incomplete = if slice.complete { "" } else { ", incomplete" };
         let text = format!(
@@ -94,7 +97,11 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<()> {
         repaired(&mut table, &repair);
         repair.left
     } else {
-        let found = offline::verify(dir).map_err(name_store(dir))?;
+        let found = match &args.head {
+            Some(head) => offline::verify_head(dir, head),
+            None => offline::verify(dir),
+        };
+        let found = found.map_err(name_store(dir))?;
         verification(&mut table, &found);
         found
     };
@@ -118,7 +125,37 @@ fn verification(table: &mut Table, found: &Verification) {
     for problem in &found.problems {
         table.row("damaged", format!("{}: {}", problem.file.display(), problem.detail));
     }
+    chained(table, &found.chain);
     table.row("problems", found.problems.len());
+}
+
+fn chained(table: &mut Table, chain: &ChainReport) {
+    let Some(head) = &chain.head else { return };
+    table.row(
+        "chain",
+        format!("{} links, {} kept", grouped(chain.links), grouped(chain.links_kept)),
+    );
+    table.row("head", head);
+    if chain.keys_before > 0 {
+        table.row("sealed before it began", format!("{} keys", grouped(chain.keys_before)));
+    }
+    if let Some(noted) = &chain.noted {
+        let text = format!(
+            "on the chain, link {}; of {} sealed keys then, {} are in files that are as they were",
+            grouped(noted.link),
+            grouped(noted.keys_then),
+            grouped(noted.keys_unchanged)
+        );
+        table.row("noted head", text);
+        let since = format!(
+            "{} sealed, {} merged, {} dropped, {} mended",
+            grouped(noted.sealed_since),
+            grouped(noted.merged_since),
+            grouped(noted.dropped_since),
+            grouped(noted.mended_since)
+        );
+        table.row("links since", since);
+    }
 }
 
 fn repaired(table: &mut Table, repair: &Repair) {

@@ -231,5 +231,5 @@ impl Engine {
 }
 
 pub(super) fn entry(run: &Run) -> RunEntry {
-    RunEntry { file: run.file, slice: run.slice, keys: run.keys }
+    RunEntry { file: run.file, slice: run.slice, keys: run.keys, content: run.content }
 }

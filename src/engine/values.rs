@@ -16,7 +16,7 @@ use crate::plan::MERGE_AT;
 use crate::shard::active::Active;
 
 /// Values of one slice, each the newest of its digest and tag.
-type OfSlice = BTreeMap<(Digest, u8), Arc<[u8]>>;
+pub(super) type OfSlice = BTreeMap<(Digest, u8), Arc<[u8]>>;
 
 impl Engine {
     /// Writes what is kept with frozen marks, one file a slice.
@@ -47,7 +47,7 @@ impl Engine {
         Ok(files)
     }
 
-    fn write_values_of(&self, slice: u64, values: &OfSlice) -> Result<Values> {
+    pub(super) fn write_values_of(&self, slice: u64, values: &OfSlice) -> Result<Values> {
         let file = self.ledger.next_file();
         let (storage, entries) = (self.ledger.storage(), values.len() as u64);
         let bytes = values.values().map(|bytes| bytes.len() as u64).sum();
@@ -153,5 +153,6 @@ fn small_enough(files: &[Arc<Values>]) -> Option<usize> {
 }
 
 pub(super) fn values_entry(values: &Values) -> ValuesEntry {
-    ValuesEntry { file: values.file, slice: values.slice, entries: values.entries }
+    let (file, slice, entries) = (values.file, values.slice, values.entries);
+    ValuesEntry { file, slice, entries, content: values.content }
 }

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use crate::digest::{Digest, checksum};
 use crate::error::Error;
 use crate::error::Result;
+use crate::format::chain::{self, Hash};
 use crate::format::header::{FILE_HEADER_LEN, FileHeader, FileKind};
 use crate::format::names::{self, Kind};
 use crate::format::{PAGE, StoreId};
@@ -27,6 +28,8 @@ pub(crate) struct Run {
     pub(crate) file: u64,
     pub(crate) slice: u64,
     pub(crate) keys: u64,
+    /// The hash of the digests, of a run that was just written.
+    pub(crate) content: Hash,
     region: Region,
     pages: usize,
     /// The upper quarter of each page's first digest: the index again, small enough to stay in the
@@ -63,6 +66,7 @@ pub(crate) struct RunWriter {
     buffer_bytes: usize,
     offset: u64,
     index: Vec<u8>,
+    records: chain::Records,
 }
 
 /// Bytes written at a time, from a multiple of it on, so that the kernel can keep the file in large
@@ -92,6 +96,7 @@ impl RunWriter {
             buffer_bytes,
             offset: 0,
             index: Vec::new(),
+            records: chain::Records::new(FileKind::Run, slice),
         })
     }
 
@@ -115,10 +120,11 @@ impl RunWriter {
         Ok(())
     }
 
-    /// Adds the pages in the buffer to the index.
+    /// Adds the pages in the buffer to the index, and what is in them to the hash.
     fn index_buffer(&mut self) {
-        self.buffer.resize(self.buffer.len().next_multiple_of(PAGE), 0);
         let header = if self.offset == 0 { PAGE } else { 0 };
+        self.records.bytes(&self.buffer[header..]);
+        self.buffer.resize(self.buffer.len().next_multiple_of(PAGE), 0);
         for page in self.buffer[header..].chunks_exact(PAGE) {
             self.index.extend_from_slice(&page[..8]);
             self.index.extend_from_slice(&checksum(page).to_le_bytes());
@@ -149,6 +155,7 @@ impl RunWriter {
             file: self.file,
             slice: self.slice,
             keys: self.written,
+            content: self.records.finish(self.written),
             path: self.path,
             region,
             pages: self.pages,
@@ -208,7 +215,8 @@ impl Run {
         }
         let verified = (0..used.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         let fences = fences(&index);
-        Ok(Run { file, slice, keys, region, pages, fences, verified, path })
+        let content = chain::UNKNOWN;
+        Ok(Run { file, slice, keys, content, region, pages, fences, verified, path })
     }
 
     /// The file, as errors name it.
@@ -357,6 +365,18 @@ impl Run {
             lo: u64::from_le(slot[1].load(Relaxed)),
         }));
         Ok(())
+    }
+
+    /// The hash of all digests as they are now.
+    pub(crate) fn hash_records(&self) -> Hash {
+        let mut records = chain::Records::new(FileKind::Run, self.slice);
+        let mut bytes = [0; PAGE];
+        for page in 0..self.used_pages() {
+            let len = 16 * self.len_of(page);
+            self.region.read_bytes((1 + page) * PAGE, &mut bytes[..len]);
+            records.bytes(&bytes[..len]);
+        }
+        records.finish(self.keys)
     }
 
     pub(crate) fn page_count(&self) -> usize {

@@ -1,12 +1,16 @@
 //! The manifest: which files are live, the geometry of the window, and what is known to be complete.
 
 use super::StoreId;
+use super::chain::{Chain, Hash, Stated, UNKNOWN};
 use super::clock::Anchor;
 use super::codec::{Reader, Reason, Writer};
+use super::header::FileKind;
 
 const MAGIC: &[u8; 8] = b"ONCEMANI";
 /// Stands before the list of values files, which is not there if there are none. No text is so long.
 const VALUES: u32 = u32::MAX;
+/// Stands before the chain, which is not there before anything was sealed.
+const CHAIN: u32 = u32::MAX - 1;
 
 /// The settings of the last open that another open may take over.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +44,8 @@ pub(crate) struct RunEntry {
     pub(crate) file: u64,
     pub(crate) slice: u64,
     pub(crate) keys: u64,
+    /// The hash of its records, which is written in the chain alone.
+    pub(crate) content: Hash,
 }
 
 /// A file of what is kept with the marks of one slice. Those of a slice stand in the order of their age:
@@ -49,6 +55,8 @@ pub(crate) struct ValuesEntry {
     pub(crate) file: u64,
     pub(crate) slice: u64,
     pub(crate) entries: u64,
+    /// As that of a sealed file.
+    pub(crate) content: Hash,
 }
 
 /// Keys of a slice that a newer slice holds too, because they were refreshed: they count there.
@@ -139,6 +147,8 @@ pub(crate) struct Manifest {
     /// What went wrong at the last close, empty if nothing.
     pub(crate) close_error: String,
     pub(crate) values: Vec<ValuesEntry>,
+    /// The hashes of what is sealed, and of what was.
+    pub(crate) chain: Chain,
     /// The space of an authority that the store shares, empty if none: what it holds is a part of that.
     pub(crate) space: String,
     /// The store is the only writer of its space; `None` for one that shares it.
@@ -201,6 +211,10 @@ impl Manifest {
                 w.u64(values.entries);
             });
         }
+        if !self.chain.is_empty() {
+            w.u32(CHAIN);
+            self.chain.encode(&mut w);
+        }
         if !self.space.is_empty() {
             put_text(&mut w, &self.space);
         }
@@ -229,7 +243,7 @@ impl Manifest {
         if r.array::<16>()? != store {
             return Err("it belongs to another store");
         }
-        let manifest = Manifest {
+        let mut manifest = Manifest {
             store,
             sequence: r.u64()?,
             next_file: r.u64()?,
@@ -245,8 +259,7 @@ impl Manifest {
                 .list(20, |r| Ok(Hole { from_ns: r.i64()?, to_ns: r.i64()?, reason: text(r)? }))?,
             eras: r.list(32, era)?,
             journals: r.list(8, Reader::u64)?,
-            runs: r
-                .list(24, |r| Ok(RunEntry { file: r.u64()?, slice: r.u64()?, keys: r.u64()? }))?,
+            runs: r.list(24, run)?,
             refreshed: r.list(16, |r| Ok(Refreshed { slice: r.u64()?, keys: r.u64()? }))?,
             filters: r.list(12, |r| Ok(FilterEntry { file: r.u64()?, shard: r.u32()? }))?,
             logs: r.list(16, |r| Ok(LogEntry { file: r.u64()?, end: r.u64()? }))?,
@@ -254,16 +267,48 @@ impl Manifest {
             level: r.u64()?,
             anchor: anchor(&mut r)?,
             values: if r.takes(&VALUES.to_le_bytes()) { r.list(24, values)? } else { Vec::new() },
+            chain: match r.takes(&CHAIN.to_le_bytes()) {
+                true => Chain::decode(&mut r)?,
+                false => Chain::default(),
+            },
             space: if r.is_at_end() { String::new() } else { text(&mut r)? },
             owner: if r.is_at_end() { None } else { Some(owner(&mut r)?) },
         };
         r.finish()?;
+        let contents = manifest.chain.contents();
+        let content = |file: u64| contents.get(&file).copied().unwrap_or(UNKNOWN);
+        manifest.runs.iter_mut().for_each(|run| run.content = content(run.file));
+        manifest.values.iter_mut().for_each(|values| values.content = content(values.file));
         Ok(manifest)
+    }
+
+    /// The sealed files, as the chain states them.
+    pub(crate) fn sealed(&self) -> Vec<Stated> {
+        let runs = self.runs.iter().map(|run| {
+            let (file, slice, content) = (run.file, run.slice, run.content);
+            Stated { kind: FileKind::Run, file, slice, count: run.keys, content }
+        });
+        let values = self.values.iter().map(|values| {
+            let (file, slice, content) = (values.file, values.slice, values.content);
+            Stated { kind: FileKind::Values, file, slice, count: values.entries, content }
+        });
+        runs.chain(values).collect()
+    }
+
+    /// Adds a link to the chain if other sealed files are named than those that it ends with. Comes before
+    /// every write, so that no change goes without one.
+    pub(crate) fn link(&mut self, mended: bool) {
+        let sealed = self.sealed();
+        self.chain.follow(&self.store, &sealed, mended);
     }
 }
 
+fn run(r: &mut Reader<'_>) -> Result<RunEntry, Reason> {
+    Ok(RunEntry { file: r.u64()?, slice: r.u64()?, keys: r.u64()?, content: UNKNOWN })
+}
+
 fn values(r: &mut Reader<'_>) -> Result<ValuesEntry, Reason> {
-    Ok(ValuesEntry { file: r.u64()?, slice: r.u64()?, entries: r.u64()? })
+    Ok(ValuesEntry { file: r.u64()?, slice: r.u64()?, entries: r.u64()?, content: UNKNOWN })
 }
 
 fn put_list<T>(w: &mut Writer, items: &[T], put: impl Fn(&mut Writer, &T)) {
@@ -377,7 +422,7 @@ pub(crate) mod tests {
             holes: vec![Hole { from_ns: 1, to_ns: 2, reason: "lost".into() }],
             eras: vec![Era { first: 7, start_ns: 0, slice_ns: 10, end_ns: i64::MAX }],
             journals: vec![8],
-            runs: vec![RunEntry { file: 2, slice: 7, keys: 3 }],
+            runs: vec![RunEntry { file: 2, slice: 7, keys: 3, content: UNKNOWN }],
             refreshed: vec![Refreshed { slice: 7, keys: 1 }],
             filters: vec![FilterEntry { file: 1, shard: 0 }],
             logs: vec![LogEntry { file: 4, end: LogEntry::IN_USE }],
@@ -397,6 +442,7 @@ pub(crate) mod tests {
             closed_ns: i64::MIN,
             close_error: "disk".into(),
             values: Vec::new(),
+            chain: Chain::default(),
             space: String::new(),
             owner: None,
         }
@@ -420,11 +466,18 @@ pub(crate) mod tests {
 
     #[test]
     fn a_manifest_may_name_values() {
-        let values = vec![ValuesEntry { file: 3, slice: 7, entries: 2 }];
+        let values = vec![ValuesEntry { file: 3, slice: 7, entries: 2, content: UNKNOWN }];
         let named = Manifest { values, ..sample() };
         assert_eq!(Manifest::decode(&named.encode(13), [1; 16]), Ok(named.clone()));
         let shared = Manifest { space: "orders".into(), ..named };
-        assert_eq!(Manifest::decode(&shared.encode(13), [1; 16]), Ok(shared));
+        assert_eq!(Manifest::decode(&shared.encode(13), [1; 16]), Ok(shared.clone()));
+        let mut chained = shared;
+        chained.runs[0].content = [9; 32];
+        chained.values[0].content = [8; 32];
+        chained.link(false);
+        assert_eq!(Manifest::decode(&chained.encode(13), [1; 16]), Ok(chained.clone()));
+        let alone = Manifest { space: String::new(), ..chained };
+        assert_eq!(Manifest::decode(&alone.encode(13), [1; 16]), Ok(alone));
     }
 
     #[test]

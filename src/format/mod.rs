@@ -1,6 +1,7 @@
 //! The bytes on disk: offsets, magic numbers, encoding and decoding. No I/O. `docs/format.md` is
 //! the description; the constants here are the truth.
 
+pub(crate) mod chain;
 pub(crate) mod chunk;
 pub(crate) mod clock;
 pub(crate) mod codec;

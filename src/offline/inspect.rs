@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::chain::hex;
 use super::{View, duration};
 use crate::catalog::Slice;
 use crate::digest::{Digest, DigestKind};
@@ -52,6 +53,10 @@ pub struct Inspection {
     pub filter_fill: f64,
     /// How often the filter suspects a new key, as its bits stand in that sample.
     pub filter_false_positive_rate: f64,
+    /// The head of the chain of hashes over what is sealed, in hexadecimal; `None` before anything was
+    /// sealed. Noted elsewhere, it tells [`verify_head`](super::verify_head()) later whether history up to
+    /// now was edited.
+    pub chain_head: Option<String>,
     /// Live slices, oldest first.
     pub live_slices: Vec<SliceStats>,
     /// Claims in flight.
@@ -104,6 +109,7 @@ impl View {
             disk_bytes: self.storage.allocated_bytes(),
             filter_fill,
             filter_false_positive_rate,
+            chain_head: self.manifest.chain.head().as_ref().map(hex),
             live_slices: slices.iter().map(|slice| self.slice_stats(slice)).collect(),
             claims: claim_infos(&control, self.clock_ns()?),
             files: self.files()?,

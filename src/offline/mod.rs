@@ -1,6 +1,7 @@
 //! Looking at a store without owning it: also while another process has it open. What these calls
 //! see is the state as of some moment during the call.
 
+mod chain;
 mod explain;
 mod filters;
 mod inspect;
@@ -20,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::exact::run::Run;
 use crate::explain::Explanation;
 use crate::filter::Columns;
+use crate::format::chain::Hash;
 use crate::format::chunk::{self, ChunkKind};
 use crate::format::clock::Anchor;
 use crate::format::header::StoreHeader;
@@ -30,6 +32,7 @@ use crate::replay::Replay;
 use crate::storage::{DirStorage, Storage};
 use crate::time::ClockSource;
 
+pub use chain::{ChainReport, NotedHead};
 pub use inspect::{FileInfo, Inspection};
 pub use repair::Repair;
 pub use verify::{Problem, Verification};
@@ -52,7 +55,21 @@ pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection> {
 /// [`Error::NotAStore`], [`Error::Unfinished`], [`Error::Version`], [`Error::Io`]; damage is no
 /// error but a finding.
 pub fn verify(dir: impl AsRef<Path>) -> Result<Verification> {
-    let dir = dir.as_ref();
+    verified(dir.as_ref(), None)
+}
+
+/// [`verify`], and whether `head`, the head of the store's chain of hashes as [`inspect`] or [`verify`] told
+/// it earlier, is on the chain: then what was sealed until then has not been edited since, as far as it
+/// is kept ([`ChainReport::noted`] says how far). If not, that is one of the problems.
+///
+/// # Errors
+/// [`Error::Config`] when `head` is not 64 hexadecimal digits; those of [`verify`].
+pub fn verify_head(dir: impl AsRef<Path>, head: &str) -> Result<Verification> {
+    let head = chain::parse(head)?;
+    verified(dir.as_ref(), Some(&head))
+}
+
+fn verified(dir: &Path, head: Option<&Hash>) -> Result<Verification> {
     let damaged = |error: Error| match error {
         Error::Corrupt { file, detail } => Ok(Verification {
             files_checked: 1,
@@ -61,7 +78,7 @@ pub fn verify(dir: impl AsRef<Path>) -> Result<Verification> {
         }),
         other => Err(other),
     };
-    retry(dir, |view| view.verify()).or_else(damaged)
+    retry(dir, |view| view.verify(head)).or_else(damaged)
 }
 
 /// Sets aside what is damaged in the store in `dir`, keeps what is not, and notes what may be lost, so

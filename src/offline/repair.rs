@@ -39,7 +39,7 @@ pub(super) fn repair(dir: &Path) -> Result<Repair> {
     // First of all, so that a wrong directory stays as it is.
     DirStorage::read_only(dir)?;
     let mut view = View::of(DirStorage::own(dir, Duration::ZERO, true)?, true)?;
-    let mut repair = Repair { found: view.verify()?, ..Repair::default() };
+    let mut repair = Repair { found: view.verify(None)?, ..Repair::default() };
     if repair.found.problems.is_empty() && repair.found.unknown_files.is_empty() {
         return Ok(repair);
     }
@@ -106,6 +106,7 @@ impl View {
             return Ok(());
         }
         manifest.sequence += 1;
+        manifest.link(true);
         self.storage.sync_names()?;
         // That it was restored has to be seen by the next open.
         let kept = self.is_restored().then_some(manifest.stamp);
@@ -152,8 +153,8 @@ impl View {
             run.read_page(*page, &mut digests)?;
             out.push_all(&digests)?;
         }
-        out.finish(self.header.store)?;
-        Ok(RunEntry { file, slice: run.slice, keys })
+        let content = out.finish(self.header.store)?.content;
+        Ok(RunEntry { file, slice: run.slice, keys, content })
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use super::chain::EDITED;
 use super::{Repair, Verification, View};
 use crate::catalog::Slice;
 use crate::error::{Error, Result};
 use crate::exact::values::{Entry, Values, ValuesWriter};
+use crate::format::chain::{Records, UNKNOWN};
+use crate::format::header::FileKind;
 use crate::format::manifest::{Manifest, ValuesEntry};
 use crate::format::names::{self, Kind};
 use crate::storage::Storage;
@@ -26,6 +29,8 @@ impl View {
         if (values.slice, values.entries) != (entry.slice, entry.entries) {
             return damaged("it is not what the manifest says");
         }
+        let problems = found.problems.len();
+        let mut records = Records::new(FileKind::Values, entry.slice);
         let mut last = None;
         for page in 0..values.page_count() {
             found.blocks_checked += 1;
@@ -42,10 +47,17 @@ impl View {
                     self.note(found, order)?;
                 }
                 last = Some(entry.key());
-                let read = if entry.is_end() { Ok(()) } else { values.read(&entry).map(drop) };
+                let read = if entry.is_end() { Ok(Vec::new()) } else { values.read(&entry) };
                 found.blocks_checked += 1;
-                self.note(found, read)?;
+                if let Ok(value) = &read {
+                    records.value(entry.digest, entry.tag, value);
+                }
+                self.note(found, read.map(drop))?;
             }
+        }
+        let is_sound = found.problems.len() == problems;
+        if is_sound && entry.content != UNKNOWN && records.finish(entry.entries) != entry.content {
+            return damaged(EDITED);
         }
         if values.has_its_length() { Ok(()) } else { damaged("its length is another one") }
     }
@@ -138,8 +150,8 @@ impl View {
             let value = if *sound && !entry.is_end() { values.read(entry)? } else { Vec::new() };
             out.push(digest, tag, &value)?;
         }
-        out.finish(self.header.store)?;
-        Ok(ValuesEntry { file, slice: old.slice, entries: count })
+        let content = out.finish(self.header.store)?.content;
+        Ok(ValuesEntry { file, slice: old.slice, entries: count, content })
     }
 }
 

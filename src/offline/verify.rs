@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use super::View;
+use super::chain::{ChainReport, EDITED};
 use crate::error::{Error, Result};
 use crate::exact::run::Run;
+use crate::format::chain::{Hash, UNKNOWN};
 use crate::format::chunk::{self, ChunkKind};
 use crate::format::clock::{self, Anchor};
 use crate::format::log::Entry;
-use crate::format::manifest::{LogEntry, Manifest};
+use crate::format::manifest::{LogEntry, Manifest, RunEntry};
 use crate::format::names::{self, Kind};
 use crate::journal::Segment;
 use crate::log;
@@ -31,6 +33,8 @@ pub struct Verification {
     /// Files of interrupted work, which the next open removes. Not looked for while a process has
     /// the store open.
     pub leftovers: Vec<String>,
+    /// The chain of hashes over what is sealed.
+    pub chain: ChainReport,
 }
 
 /// One finding of [`verify`](super::verify()).
@@ -46,16 +50,17 @@ pub struct Problem {
 impl View {
     /// What an owner changes while it is read (the filter, the clock, which files there are) is
     /// checked for what holds at any moment; all of it when there is no owner.
-    pub(super) fn verify(&self) -> Result<Verification> {
+    pub(super) fn verify(&self, head: Option<&Hash>) -> Result<Verification> {
         // Header and manifest were checked when they were read.
         let mut found = Verification { files_checked: 2, ..Verification::default() };
         let path = self.storage.path(names::MANIFEST);
         let manifest = fault(&self.manifest).map_or(Ok(()), |why| Err(Error::corrupt(path, why)));
         self.note(&mut found, manifest)?;
+        self.verify_chain(head, &mut found)?;
         let clock = self.verify_clock(&mut found);
         self.note(&mut found, clock)?;
         for entry in &self.manifest.runs {
-            let checked = self.verify_run(entry.file, entry.slice, entry.keys, &mut found);
+            let checked = self.verify_run(entry, &mut found);
             self.note(&mut found, checked)?;
         }
         for entry in &self.manifest.values {
@@ -131,13 +136,14 @@ impl View {
         Ok(())
     }
 
-    fn verify_run(&self, file: u64, slice: u64, keys: u64, found: &mut Verification) -> Result<()> {
+    fn verify_run(&self, entry: &RunEntry, found: &mut Verification) -> Result<()> {
         found.files_checked += 1;
-        let run = self.open_run(file)?;
-        let path = self.storage.path(&names::numbered(Kind::Run, file));
-        if run.slice != slice || run.keys != keys {
+        let run = self.open_run(entry.file)?;
+        let path = self.storage.path(&names::numbered(Kind::Run, entry.file));
+        if run.slice != entry.slice || run.keys != entry.keys {
             return Err(Error::corrupt(path, "it is not what the manifest says"));
         }
+        let problems = found.problems.len();
         let mut last = None;
         let mut digests = Vec::new();
         for page in 0..run.page_count() {
@@ -154,6 +160,10 @@ impl View {
                 self.note(found, Err(Error::corrupt(&path, why)))?;
             }
             last = digests.last().copied().or(last);
+        }
+        let is_sound = found.problems.len() == problems;
+        if is_sound && entry.content != UNKNOWN && run.hash_records() != entry.content {
+            return Err(Error::corrupt(path, EDITED));
         }
         if run.has_its_length() {
             Ok(())

@@ -58,6 +58,8 @@ impl Judge<'_> {
 
     fn judge_keys(&self, store: &Dedup) {
         let what = &self.what;
+        let damage = store.stats().recovery.damage;
+        assert!(damage.iter().all(|why| !why.contains("chain")), "{what}: {damage:?}");
         let since = store.guaranteed_since();
         let keys: Vec<&String> = self.fates.keys().collect();
         let live = store.contains_batch(&keys).unwrap_or_else(|e| panic!("{what}: {e}"));

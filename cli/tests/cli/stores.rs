@@ -90,7 +90,7 @@ fn a_run_waits_for_the_end_of_the_one_before() {
 }
 
 /// Looks again and again; a look takes the lock for an instant, which no owner minds.
-fn wait_until_open(place: &Place, pid: &str) {
+pub(crate) fn wait_until_open(place: &Place, pid: &str) {
     for _ in 0..2000 {
         let found = place.run(&["inspect", "seen"]).stdout;
         if found.lines().any(|line| line.starts_with("open in process") && line.ends_with(pid)) {
@@ -247,4 +247,25 @@ fn a_directory_that_cannot_be_written_is_named() {
     place.pipe(&args, "a\n").fails(1, &["onceonly: ", " file"]);
     let args = ["dedup", "--state", "/proc/onceonly", "--window", "1h"];
     place.pipe(&args, "a\n").fails(1, &["/proc/onceonly"]);
+}
+
+/// The value of a line that a command printed.
+fn line<'a>(printed: &'a str, name: &str) -> &'a str {
+    let line = printed.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap_or_else(|| panic!("no {name} in {printed}")).trim()
+}
+
+#[test]
+fn a_noted_head_tells_whether_history_was_edited() {
+    let place = Place::new();
+    let many: String = (0..60_000).map(|n| format!("{n}\n")).collect();
+    dedup(&place, &many, &[]);
+    let head = line(&place.run(&["inspect", "seen"]).ok(), "head of the chain").to_owned();
+    dedup(&place, &many.replace('\n', "x\n"), &[]);
+    let told = place.run(&["verify", "--head", &head, "seen"]).ok();
+    assert!(line(&told, "noted head").starts_with("on the chain, link "), "{told}");
+    assert_ne!(line(&told, "head"), head);
+    let other = head.chars().rev().collect::<String>();
+    place.run(&["verify", "--head", &other, "seen"]).fails(1, &["seen", "damaged"]);
+    place.run(&["verify", "--head", "12", "seen"]).fails(2, &["12", "64 hexadecimal digits"]);
 }

@@ -122,6 +122,7 @@ impl Opening {
     fn create_filters(&mut self, shards: usize, columns: Columns) -> Result<Vec<Option<Filter>>> {
         // The manifest comes before the first numbered file: should this open not get further, the
         // next one finds a store and no leftovers of an unknown one.
+        self.manifest.link(false);
         self.storage.replace(names::MANIFEST, &|stamp| self.manifest.encode(stamp))?;
         let blocks = shard_blocks(&self.config, self.config.expected_keys);
         let number = self.manifest.next_file;

@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::engine::time::NO_WATERMARK;
 use crate::error::{Error, Result};
+use crate::format::chain::Chain;
 use crate::format::clock::Anchor;
 use crate::format::header::{HeaderError, StoreHeader};
 use crate::format::manifest::{Era, Geometry, Manifest};
@@ -161,6 +162,7 @@ pub(super) fn new_manifest(config: &Config, header: &StoreHeader, level: Level) 
         closed_ns: i64::MIN,
         close_error: String::new(),
         values: Vec::new(),
+        chain: Chain::default(),
         space: String::new(),
         owner: None,
     }

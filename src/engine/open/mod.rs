@@ -122,6 +122,7 @@ fn open(config: Config, storage: Arc<dyn Storage>) -> Result<Arc<Engine>> {
         source: Source::default(),
         losses: Vec::new(),
     };
+    opening.follow_chain();
     opening.clear_leftovers()?;
     let clock = opening.clock_region()?;
     let read = opening.manifest.clone();
@@ -178,6 +179,16 @@ fn begin(engine: &Arc<Engine>, owned: Option<(Taken, Initial)>) -> Result<()> {
 }
 
 impl Opening {
+    /// Says so if sealed files were changed by somebody else; the chain goes on from there.
+    fn follow_chain(&mut self) {
+        let sealed = self.manifest.sealed();
+        let chain = &self.manifest.chain;
+        if let Some(fault) = (!chain.is_empty()).then(|| chain.fault(&sealed)).flatten() {
+            self.report.damage.push(format!("the manifest was edited: {fault}"));
+            self.manifest.link(true);
+        }
+    }
+
     /// Slices go on as they were, or in a new era when their length changes.
     fn timeline(&mut self, time: &EngineTime) -> Timeline {
         let now_ns = if self.config.event_time { time.watermark() } else { time.now() };
@@ -218,6 +229,7 @@ impl Opening {
         self.manifest.opens += 1;
         self.manifest.closed_ns = i64::MIN;
         self.manifest.sequence += 1;
+        self.manifest.link(false);
         self.storage.replace(names::MANIFEST, &|stamp| self.manifest.encode(stamp))
     }
 

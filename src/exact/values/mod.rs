@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::digest::{Digest, checksum};
 use crate::error::{Error, Result};
+use crate::format::chain::{Hash, UNKNOWN};
 use crate::format::header::{FILE_HEADER_LEN, FileHeader, FileKind};
 use crate::format::names::{self, Kind};
 use crate::format::{PAGE, StoreId, kept};
@@ -29,6 +30,8 @@ pub(crate) struct Values {
     pub(crate) file: u64,
     pub(crate) slice: u64,
     pub(crate) entries: u64,
+    /// The hash of all values, of a file that was just written.
+    pub(crate) content: Hash,
     region: Region,
     /// Where the pages of entries begin.
     index_at: usize,
@@ -126,7 +129,8 @@ impl Values {
         let fences = decode_fences(&bytes).filter(|_| checksum(&bytes) == fences_sum);
         let fences = fences.ok_or_else(|| damaged("its fences do not match their checksum"))?;
         let room = room as usize;
-        Ok(Values { file, slice, entries, region, index_at, room, fences, path })
+        let content = UNKNOWN;
+        Ok(Values { file, slice, entries, content, region, index_at, room, fences, path })
     }
 
     /// The file, as errors name it.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::{ENTRY, Entry, FENCE, Fence, PER_PAGE, Values, file_bytes, pages_for, whole_pages};
 use crate::digest::{Digest, checksum};
 use crate::error::Result;
+use crate::format::chain::Records;
 use crate::format::header::{FileHeader, FileKind};
 use crate::format::names::{self, Kind};
 use crate::format::{PAGE, StoreId};
@@ -29,6 +30,7 @@ pub(crate) struct ValuesWriter {
     /// Entries of the page that is being filled.
     page: Vec<u8>,
     fences: Vec<Fence>,
+    records: Records,
 }
 
 impl ValuesWriter {
@@ -53,6 +55,7 @@ impl ValuesWriter {
             offset: PAGE as u64,
             page: Vec::with_capacity(PAGE),
             fences: Vec::new(),
+            records: Records::new(FileKind::Values, slice),
         })
     }
 
@@ -65,6 +68,7 @@ impl ValuesWriter {
         }
         self.page.extend_from_slice(&entry.encode());
         self.written += 1;
+        self.records.value(digest, tag, value);
         if self.page.len() == PER_PAGE * ENTRY {
             self.end_page()?;
         }
@@ -117,6 +121,7 @@ impl ValuesWriter {
             file: self.file,
             slice: self.slice,
             entries: self.written,
+            content: self.records.finish(self.written),
             region: self.out.map()?,
             index_at: index_at as usize,
             room: self.room as usize,
