@@ -2,6 +2,7 @@
 
 mod ghost;
 mod inbox;
+mod later;
 mod outcome;
 mod together;
 
@@ -21,6 +22,7 @@ use crate::shadow::Shadowed;
 use crate::time::{Timestamp, nanos};
 
 pub use inbox::{CommitStatement, InTransaction};
+pub(crate) use later::{claim_later, process_later};
 pub use outcome::{Claim, CommitError, Outcome, ProcessError};
 pub(crate) use together::{claim_batch, commit_batch};
 
@@ -383,13 +385,9 @@ pub(crate) fn process_once<T, E>(
     claimed: Result<Claim>,
     work: impl FnOnce(&ClaimGuard) -> Result<T, E>,
 ) -> Result<Outcome<T>, ProcessError<E>> {
-    let guard = match claimed {
-        Ok(Claim::Granted(guard)) => guard,
-        Ok(Claim::InFlight { lease_left }) => return Ok(Outcome::InFlight { lease_left }),
-        Ok(Claim::Duplicate { result }) => return Ok(Outcome::Duplicate { result }),
-        Ok(Claim::TooOld) => return Ok(Outcome::Duplicate { result: None }),
-        Ok(Claim::Conflict {}) => return Err(ProcessError::Conflict),
-        Err(error) => return Err(ProcessError::Claim(error)),
+    let guard = match granted(claimed) {
+        Ok(guard) => guard,
+        Err(outcome) => return outcome,
     };
     // The guard outlives the closure, so a panic is caught only to abandon before it goes on.
     match catch_unwind(AssertUnwindSafe(|| work(&guard))) {
@@ -410,4 +408,18 @@ pub(crate) fn process_once<T, E>(
             resume_unwind(panic)
         }
     }
+}
+
+/// The guard of a claim, or what is answered without the work.
+fn granted<T, E>(
+    claimed: Result<Claim>,
+) -> std::result::Result<ClaimGuard, Result<Outcome<T>, ProcessError<E>>> {
+    Err(match claimed {
+        Ok(Claim::Granted(guard)) => return Ok(guard),
+        Ok(Claim::InFlight { lease_left }) => Ok(Outcome::InFlight { lease_left }),
+        Ok(Claim::Duplicate { result }) => Ok(Outcome::Duplicate { result }),
+        Ok(Claim::TooOld) => Ok(Outcome::Duplicate { result: None }),
+        Ok(Claim::Conflict {}) => Err(ProcessError::Conflict),
+        Err(error) => Err(ProcessError::Claim(error)),
+    })
 }

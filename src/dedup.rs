@@ -1,5 +1,6 @@
 //! The public handles: [`Dedup`] for a store, [`Scope`] for one namespace of it.
 
+mod later;
 mod scope;
 mod shadow;
 

@@ -42,6 +42,10 @@ impl BatchError {
         BatchError { verdicts, error }
     }
 
+    pub(crate) fn verdicts(&self) -> &[Option<Verdict>] {
+        &self.verdicts
+    }
+
     /// The cause.
     #[must_use]
     pub fn error(&self) -> &Error {

@@ -79,15 +79,7 @@ impl ClaimGuard {
 
     /// In shadow mode no failure of the store keeps anybody from going on; it is counted.
     pub(super) fn or_let_through<T>(&self, said: Result<T>, instead: T) -> Result<T> {
-        let error = match said {
-            Ok(said) => return Ok(said),
-            Err(error) => self.own(error),
-        };
-        if !self.shadow || is_misuse(&error) {
-            return Err(error);
-        }
-        self.engine.let_through().count_error(&error);
-        Ok(instead)
+        let_through(&self.engine, self.shadow, self.public_token, said, instead)
     }
 
     /// A commit that failed.
@@ -112,4 +104,24 @@ impl ClaimGuard {
             statement => statement,
         }
     }
+}
+
+/// What a guard with this token is told: in shadow mode no failure but a wrong call.
+pub(super) fn let_through<T>(
+    engine: &Engine,
+    shadow: bool,
+    token: u64,
+    said: Result<T>,
+    instead: T,
+) -> Result<T> {
+    let error = match said {
+        Ok(said) => return Ok(said),
+        Err(Error::LeaseLost { .. }) => Error::LeaseLost { token },
+        Err(error) => error,
+    };
+    if !shadow || is_misuse(&error) {
+        return Err(error);
+    }
+    engine.let_through().count_error(&error);
+    Ok(instead)
 }

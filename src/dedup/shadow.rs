@@ -1,7 +1,10 @@
 //! Shadow mode: what the calls of a scope answer in place of what the store says.
 
+use std::sync::Arc;
+
 use super::Scope;
 use crate::claim::Manner;
+use crate::digest::Digest;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::shadow::{Shadowed, is_misuse};
@@ -116,6 +119,33 @@ impl Manner {
             verdicts.push(Verdict::New);
         }
         Ok(())
+    }
+}
+
+impl Manner {
+    /// [`Manner::batch`] of a future.
+    pub(super) async fn batch_later(
+        self,
+        engine: &Arc<Engine>,
+        digests: &[Digest],
+        said: Result<Vec<Verdict>, BatchError>,
+    ) -> Result<Vec<Verdict>, BatchError> {
+        if !self.shadow {
+            return said;
+        }
+        let parts: Vec<Option<Verdict>> = match said {
+            Ok(verdicts) => verdicts.into_iter().map(Some).collect(),
+            Err(failed) if is_misuse(failed.error()) => return Err(failed),
+            Err(failed) => failed.into_parts().0,
+        };
+        for (part, digest) in parts.iter().zip(digests) {
+            let said = match part {
+                Some(verdict) => Ok(*verdict),
+                None => Arc::clone(engine).observe_later(*digest, self.on_outage).await,
+            };
+            let _ = shadow_verdict(engine, said);
+        }
+        Ok(vec![Verdict::New; parts.len()])
     }
 }
 

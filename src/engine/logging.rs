@@ -3,11 +3,13 @@
 use std::sync::atomic::Ordering::{AcqRel, Release};
 
 use super::Engine;
+use super::later::deferral;
 use crate::config::Durability;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::format::log::BlockHead;
 use crate::log::Host;
-use crate::shard::Call;
+use crate::shard::{Call, Shard};
 use crate::worker::{self, Ticker};
 
 /// Ended logs that wait for their records to be sealed; with more, the segment in use is sealed
@@ -45,12 +47,30 @@ impl Engine {
         }
         let mut synced = Ok(());
         if call.wait > 0 {
-            synced = log.wait(call.wait, self).and_then(|()| self.still_owns());
+            synced = match deferral::waits_for_nobody() {
+                true if log.is_pending(call.wait) => {
+                    deferral::leave(call.wait);
+                    Ok(())
+                }
+                // Nothing to wait for, so no time passes in which another owner could follow.
+                true => log.wait(call.wait, self),
+                false => log.wait(call.wait, self).and_then(|()| self.still_owns()),
+            };
         }
         if self.maintenance.log_ended.swap(false, AcqRel) {
             self.schedule_log();
         }
         synced
+    }
+
+    /// Whether a mark of an epoch is one that was not withdrawn, under the lock of its shard. Once the epoch
+    /// is on the disk that is not told from a mark which followed after the key was forgotten: to lose that
+    /// one is the lesser mistake.
+    pub(super) fn stands(&self, shard: &Shard, digest: Digest, epoch: u64) -> bool {
+        if self.tools.log.is_pending(epoch) {
+            return shard.is_pending_in(digest, epoch);
+        }
+        !self.tools.log.has_failed(epoch)
     }
 
     /// Has the log synced in the background, if the level asks for it.

@@ -7,6 +7,7 @@ mod event;
 mod exclusive;
 mod group;
 mod kept;
+mod later;
 mod logging;
 mod maintain;
 mod merging;
@@ -75,6 +76,8 @@ pub(crate) struct Engine {
     recovery: Mutex<RecoveryReport>,
     meters: StoreMeters,
     let_through: LetThrough,
+    /// Wait in place of futures.
+    helpers: Arc<later::helpers::Helpers>,
     closed: AtomicBool,
     /// The authority, once it was found.
     shared: OnceLock<Box<shared::Shared>>,

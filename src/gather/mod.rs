@@ -79,6 +79,16 @@ impl Failure {
         Failure::not_sent("the server was restarted")
     }
 
+    /// It was not sent in time.
+    pub(crate) fn no_turn() -> Self {
+        Failure::not_sent("it did not come to its turn within the deadline")
+    }
+
+    /// Who asked is gone, and was told nothing.
+    pub(crate) fn nobody_waits() -> Self {
+        Failure::new(AuthorityError::undecided("nobody waits for the answer any more"))
+    }
+
     /// Others were asking for the same key, or it was changed all the time.
     pub(crate) fn waited_too_long() -> Self {
         Failure::not_sent("other calls for the same key took too long")
@@ -233,7 +243,7 @@ impl Link {
         self.send(request(reply), deadline)?;
         match replies.recv_deadline(deadline + GRACE) {
             Ok(answer) => answer,
-            Err(_) => Err(Failure::not_sent("it did not come to its turn within the deadline")),
+            Err(_) => Err(Failure::no_turn()),
         }
     }
 
@@ -281,7 +291,7 @@ impl Link {
             return Ok(reply);
         }
         if ask.cancel() {
-            return Err(Failure::not_sent("it did not come to its turn within the deadline"));
+            return Err(Failure::no_turn());
         }
         // Who waited long for his turn is given some more of it.
         let latest = deadline + self.space.terms.deadline / LEAST_SHARE + GRACE;

@@ -168,6 +168,12 @@ impl Log {
         epoch > self.resolved.load(Acquire)
     }
 
+    /// Whether an epoch whose outcome is known did not reach the disk.
+    pub(crate) fn has_failed(&self, epoch: u64) -> bool {
+        let state = self.state.lock();
+        state.failed.range(epoch..).next().is_some_and(|(_, (first, _))| *first <= epoch)
+    }
+
     /// Enters the open epoch; whoever entered must leave.
     pub(crate) fn enter(&self, host: &dyn Host) -> Result<u64> {
         let mut state = self.state.lock();

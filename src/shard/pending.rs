@@ -76,6 +76,12 @@ impl Shard {
         }
     }
 
+    /// Whether the digest has a mark of that epoch, not withdrawn.
+    pub(crate) fn is_pending_in(&self, digest: Digest, epoch: u64) -> bool {
+        let is_it = |pending: &Pending| (pending.epoch, pending.digest) == (epoch, digest);
+        self.pending.iter().any(is_it)
+    }
+
     /// Undoes every mark of epochs up to `last` that did not reach the disk, the newest first.
     pub(crate) fn withdraw(&mut self, tools: &Tools, last: u64) {
         let mut kept = std::collections::VecDeque::new();

@@ -1,11 +1,12 @@
 //! The list of deliberate breaks of the engine: what is edited, and which test has to notice.
 
 /// The lists: their names, and their texts.
-pub(crate) const LISTS: [(&str, &str); 4] = [
+pub(crate) const LISTS: [(&str, &str); 5] = [
     ("verdicts", include_str!("../../campaigns/breaks/verdicts.txt")),
     ("recovery", include_str!("../../campaigns/breaks/recovery.txt")),
     ("values", include_str!("../../campaigns/breaks/values.txt")),
     ("owners", include_str!("../../campaigns/breaks/owners.txt")),
+    ("futures", include_str!("../../campaigns/breaks/futures.txt")),
 ];
 
 /// One edit of one file.

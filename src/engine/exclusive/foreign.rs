@@ -88,6 +88,19 @@ impl Foreign {
 }
 
 impl Engine {
+    /// Whether this store is the owner, and knows all that the authority does of the digests.
+    pub(super) fn needs_nobody(&self, owner: &Owner, digests: &[Digest]) -> Result<bool> {
+        if owner.is_lease_over(self.time.now()) {
+            return Ok(false);
+        }
+        for digest in digests {
+            if !owner.foreign.is_loaded(owner.part_of(*digest)) && !self.is_known(*digest)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Sees to it that what the authority knows of the digests is known here.
     pub(super) fn know(&self, owner: &Owner, digests: &[Digest]) -> Result<()> {
         if owner.foreign.is_complete() {

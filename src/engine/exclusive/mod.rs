@@ -18,6 +18,7 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering::{Acquire as Acq, Relaxed, Release};
 use std::time::{Duration, Instant};
 
+use super::later::deferral;
 use super::shared::error_of;
 use super::{CLOCK_TIME, EVENT_TIME, Engine, OWNED_TIME, SHARED_TIME, shared};
 use crate::authority::{Acquired, Progress, Server, Token};
@@ -113,6 +114,16 @@ pub(super) struct Owner {
     keys_written: AtomicU64,
     chunks_written: AtomicU64,
     keys_read: AtomicU64,
+}
+
+/// How a call that waits for nobody gets its answer.
+pub(super) enum Way {
+    /// From here.
+    Here,
+    /// From here, when the authority has been asked for what is not known.
+    Asks,
+    /// From the authority.
+    Shared,
 }
 
 /// Refused appends in a row after which it is not asked again who the owner is.
@@ -297,7 +308,29 @@ impl Engine {
         match self.origin.mark() {
             CLOCK_TIME | EVENT_TIME => Ok(None),
             SHARED_TIME => Ok(self.shared()),
+            // It was admitted before, by `way`.
+            OWNED_TIME if deferral::waits_for_nobody() => Ok(None),
             OWNED_TIME => self.admit_owned(digests, policy).map(|()| None),
+            _ => Err(Error::Forked),
+        }
+    }
+
+    /// How a call that waits for nobody gets its answer. With `assumes` the policy for outages has let it go
+    /// on.
+    pub(super) fn way(&self, digests: &[Digest], assumes: bool) -> Result<Way> {
+        if self.origin.mark() == CLOCK_TIME {
+            self.tick_clock();
+        }
+        match self.origin.mark() {
+            CLOCK_TIME | EVENT_TIME => Ok(Way::Here),
+            SHARED_TIME if self.shared().is_some() => Ok(Way::Shared),
+            SHARED_TIME => Ok(Way::Here),
+            OWNED_TIME => {
+                self.tick_clock();
+                let owner = self.owned.get().filter(|_| !self.is_closed()).ok_or(Error::Closed)?;
+                let here = assumes || self.needs_nobody(owner, digests)?;
+                Ok(if here { Way::Here } else { Way::Asks })
+            }
             _ => Err(Error::Forked),
         }
     }

@@ -17,7 +17,7 @@ const UNREAD_KEYS_LOST: &str =
     "the authority may have lost keys of the owner before that were not read yet";
 
 impl Owner {
-    fn is_lease_over(&self, now_ns: i64) -> bool {
+    pub(super) fn is_lease_over(&self, now_ns: i64) -> bool {
         now_ns >= self.lease_until_ns.load(Acq) || self.standing.load(Acq) != OWNER
     }
 

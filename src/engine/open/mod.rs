@@ -13,6 +13,7 @@ use std::sync::Arc;
 use crossbeam_utils::CachePadded;
 
 use super::exclusive::{Initial, Taken};
+use super::later::helpers::Helpers;
 use super::maintain::Maintenance;
 use super::time::EngineTime;
 use super::{Engine, FilterHint, SHARED_TIME, Window, claims, mark, recover};
@@ -298,6 +299,7 @@ impl Opening {
             recovery: Mutex::new(self.report),
             meters: StoreMeters::default(),
             let_through: LetThrough::default(),
+            helpers: Helpers::new(),
             closed: AtomicBool::new(false),
             shared: std::sync::OnceLock::new(),
             owned: std::sync::OnceLock::new(),

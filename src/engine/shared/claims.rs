@@ -30,7 +30,7 @@ pub(crate) struct Held {
     pub(crate) on_outage: OnOutage,
 }
 
-fn attempt(said: Said) -> Attempt {
+pub(in crate::engine) fn attempt(said: Said) -> Attempt {
     match said {
         Said::New(Some(grant)) => Attempt::Granted(grant),
         Said::InFlight(lease_left) => Attempt::InFlight { lease_left },
@@ -229,6 +229,14 @@ impl Engine {
             },
         );
         committed.into_iter().map(|done| done.unwrap_or(Err(Error::Closed))).collect()
+    }
+
+    /// [`Engine::commit_shared`] for futures.
+    pub(in crate::engine) fn commit_for(&self, claims: &[Held]) -> Vec<Result<()>> {
+        match self.shared() {
+            Some(shared) => self.commit_shared(shared, claims),
+            None => claims.iter().map(|_| Err(Error::Closed)).collect(),
+        }
     }
 
     fn begin_commit(

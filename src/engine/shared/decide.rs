@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::config::OnOutage;
 use crate::digest::Digest;
 use crate::engine::Engine;
 use crate::engine::claims::Grant;
+use crate::engine::later::ticket::Ticket;
 use crate::error::{Error, Result};
 use crate::format::kept::Kept;
 use crate::gather::Failure;
@@ -20,7 +22,7 @@ use crate::shard::control::ClaimRequest;
 use crate::shard::{Call, Shard, Target};
 use crate::verdict::{BatchError, Verdict};
 
-/// What is wanted of keys that are new.
+/// What is wanted of new keys.
 #[derive(Clone, Copy)]
 pub(super) enum Wanted<'a> {
     /// Of messages with this fingerprint, if any.
@@ -30,7 +32,7 @@ pub(super) enum Wanted<'a> {
 }
 
 /// What a key is.
-pub(super) enum Said {
+pub(in crate::engine) enum Said {
     New(Option<Grant>),
     /// With what is kept with the key, where a claim is answered.
     Duplicate(Option<Box<Kept>>),
@@ -40,10 +42,12 @@ pub(super) enum Said {
 /// One call.
 pub(super) struct Deciding<'a> {
     pub(super) engine: &'a Engine,
-    shared: &'a Shared,
-    wanted: Wanted<'a>,
-    policy: OnOutage,
-    fresh: Cell<bool>,
+    pub(super) shared: &'a Shared,
+    pub(super) wanted: Wanted<'a>,
+    pub(super) policy: OnOutage,
+    pub(super) fresh: Cell<bool>,
+    /// Whether those who asked for each key wait still; none for a call that waits itself.
+    pub(super) tickets: &'a [Arc<Ticket>],
 }
 
 impl Engine {
@@ -73,36 +77,7 @@ impl Engine {
         self.tick_clock();
         let (firsts, first_of) = first_occurrences(digests);
         let said = self.decide(shared, &firsts, Wanted::Observe(None), policy);
-        let mut failed = None;
-        let decided: Vec<Option<Verdict>> = said
-            .into_iter()
-            .map(|said| {
-                let said = said.unwrap_or(Err(Error::Closed)).and_then(|said| verdict(&said));
-                said.map_err(|error| failed.get_or_insert(error)).ok()
-            })
-            .collect();
-        let mut seen = vec![false; firsts.len()];
-        let mut repeated = 0;
-        let parts: Vec<Option<Verdict>> = first_of
-            .iter()
-            .map(|first| {
-                let again = std::mem::replace(&mut seen[*first], true);
-                let decided = decided[*first]?;
-                repeated += u64::from(again);
-                Some(if again { Verdict::Duplicate } else { decided })
-            })
-            .collect();
-        if repeated > 0 {
-            // Anywhere: counters are added up.
-            self.shards[0].lock().counters.duplicate += repeated;
-        }
-        match failed {
-            Some(error) => Err(BatchError::new(parts, error)),
-            None => {
-                verdicts.extend(parts.into_iter().flatten());
-                Ok(())
-            }
-        }
+        assemble(self, said, &first_of, verdicts)
     }
 
     /// Decides digests that are all different.
@@ -113,20 +88,51 @@ impl Engine {
         wanted: Wanted<'a>,
         policy: OnOutage,
     ) -> Vec<Option<Result<Said>>> {
-        let fresh = Cell::new(shared.link.is_fresh());
-        let deciding = Deciding { engine: self, shared, wanted, policy, fresh };
-        self.drive(
-            shared,
-            digests,
-            (&deciding.fresh, policy),
-            |shard, call, at, digest| deciding.look(shard, call, at, digest),
-            |round, turn, answer| deciding.answered(round, turn, answer),
-        )
+        self.decide_by(shared, digests, wanted, policy, &[])
+    }
+}
+
+/// The verdicts of a batch, of what was said of its digests without repetitions.
+pub(in crate::engine) fn assemble(
+    engine: &Engine,
+    said: Vec<Option<Result<Said>>>,
+    first_of: &[usize],
+    verdicts: &mut Vec<Verdict>,
+) -> Result<(), BatchError> {
+    let mut failed = None;
+    let decided: Vec<Option<Verdict>> = said
+        .into_iter()
+        .map(|said| {
+            let said = said.unwrap_or(Err(Error::Closed)).and_then(|said| verdict(&said));
+            said.map_err(|error| failed.get_or_insert(error)).ok()
+        })
+        .collect();
+    let mut seen = vec![false; decided.len()];
+    let mut repeated = 0;
+    let parts: Vec<Option<Verdict>> = first_of
+        .iter()
+        .map(|first| {
+            let again = std::mem::replace(&mut seen[*first], true);
+            let decided = decided[*first]?;
+            repeated += u64::from(again);
+            Some(if again { Verdict::Duplicate } else { decided })
+        })
+        .collect();
+    if repeated > 0 {
+        // Anywhere: counters are added up.
+        engine.shards[0].lock().counters.duplicate += repeated;
+    }
+    match failed {
+        Some(error) => Err(BatchError::new(parts, error)),
+        None => {
+            verdicts.extend(parts.into_iter().flatten());
+            Ok(())
+        }
     }
 }
 
 /// The digests without repetitions, and for each one which of those it is.
-pub(super) fn first_occurrences(digests: &[Digest]) -> (Vec<Digest>, Vec<usize>) {
+pub(in crate::engine) fn first_occurrences(digests: &[Digest]) -> (Vec<Digest>, Vec<usize>) {
     let mut firsts = Vec::with_capacity(digests.len());
     let mut places = HashMap::with_capacity(digests.len());
     let first_of = digests.iter().map(|digest| {
@@ -139,7 +145,7 @@ pub(super) fn first_occurrences(digests: &[Digest]) -> (Vec<Digest>, Vec<usize>)
     (firsts, first_of)
 }
 
-fn verdict(said: &Said) -> Result<Verdict> {
+pub(in crate::engine) fn verdict(said: &Said) -> Result<Verdict> {
     match said {
         Said::New(_) => Ok(Verdict::New),
         Said::Duplicate(_) => Ok(Verdict::Duplicate),
@@ -158,7 +164,13 @@ impl Deciding<'_> {
         }
     }
 
-    fn look(&self, shard: &mut Shard, call: &mut Call, at: usize, digest: Digest) -> Looked<Said> {
+    pub(super) fn look(
+        &self,
+        shard: &mut Shard,
+        call: &mut Call,
+        at: usize,
+        digest: Digest,
+    ) -> Looked<Said> {
         if let Some(lease_left) = shard.surely_held_for(digest, || self.engine.time.now()) {
             shard.counters.in_flight += u64::from(self.observes());
             return Looked::Said(Ok(Said::InFlight(lease_left)));
@@ -228,7 +240,7 @@ impl Deciding<'_> {
         RowOp::Refresh { keep: self.shared.keep }
     }
 
-    fn answered(
+    pub(super) fn told(
         &self,
         round: &mut Round,
         turn: &mut Turn,

@@ -8,9 +8,12 @@ mod decide;
 mod drive;
 mod inbox;
 mod kept;
+mod later;
 mod news;
 
 pub(crate) use claims::Held;
+pub(super) use claims::attempt;
+pub(super) use decide::{Said, assemble, first_occurrences, verdict};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,7 +26,7 @@ use crate::config::{Config, OnOutage, Shared as Settings};
 use crate::digest::{Digest, KeyHasher};
 use crate::error::{Error, Result};
 use crate::format::header::StoreHeader;
-use crate::gather::{Failure, Link, Terms};
+use crate::gather::{Failure, Link, Step, Terms};
 use crate::random;
 use crate::stats::AuthorityStats;
 use crate::sync::{AtomicI64, AtomicU64, Mutex};
@@ -112,7 +115,12 @@ impl Shared {
         self.link.flush();
     }
 
-    fn error(&self, failure: &Failure, undecided: bool) -> Error {
+    /// Has steps made without waiting for them.
+    pub(super) fn post(&self, steps: Vec<Step>) {
+        self.link.post(steps);
+    }
+
+    pub(super) fn error(&self, failure: &Failure, undecided: bool) -> Error {
         error_of(&self.link, failure, undecided)
     }
 }
