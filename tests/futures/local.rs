@@ -15,14 +15,14 @@ fn futures_are_send_and_own_all_they_need() {
         future
     }
     let store = alone();
-    let _ = check(store.observe_async(String::from("1").as_str()));
-    let _ = check(store.observe_batch_async(&[String::from("1").as_str()]));
-    let _ = check(store.claim_async(b"1"));
+    drop(check(store.observe_async(String::from("1").as_str())));
+    drop(check(store.observe_batch_async(&[String::from("1").as_str()])));
+    drop(check(store.claim_async(b"1")));
     let work = |_| async { Ok::<_, Infallible>(()) };
-    let _ = check(store.process_once_async(String::from("1").as_str(), work));
+    drop(check(store.process_once_async(String::from("1").as_str(), work)));
     let guard = granted(store.claim("2").unwrap());
-    let _ = check(guard.renew_async());
-    let _ = check(guard.commit_async());
+    drop(check(guard.renew_async()));
+    drop(check(guard.commit_async()));
     assert_eq!(store.observe("1").unwrap(), Verdict::New, "nothing is done before the first poll");
     assert_eq!(store.observe("2").unwrap(), Verdict::New, "so the claim was abandoned");
 }
