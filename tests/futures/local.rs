@@ -11,18 +11,18 @@ use crate::{WINDOW, alone, granted, shared, synced};
 
 #[test]
 fn futures_are_send_and_own_all_they_need() {
-    fn check<F: Future + Send + 'static>(future: F) {
-        drop(future);
+    fn check<F: Future + Send + 'static>(future: F) -> F {
+        future
     }
     let store = alone();
-    check(store.observe_async(String::from("1").as_str()));
-    check(store.observe_batch_async(&[String::from("1").as_str()]));
-    check(store.claim_async(b"1"));
+    drop(check(store.observe_async(String::from("1").as_str())));
+    drop(check(store.observe_batch_async(&[String::from("1").as_str()])));
+    drop(check(store.claim_async(b"1")));
     let work = |_| async { Ok::<_, Infallible>(()) };
-    check(store.process_once_async(String::from("1").as_str(), work));
+    drop(check(store.process_once_async(String::from("1").as_str(), work)));
     let guard = granted(store.claim("2").unwrap());
-    check(guard.renew_async());
-    check(guard.commit_async());
+    drop(check(guard.renew_async()));
+    drop(check(guard.commit_async()));
     assert_eq!(store.observe("1").unwrap(), Verdict::New, "nothing is done before the first poll");
     assert_eq!(store.observe("2").unwrap(), Verdict::New, "so the claim was abandoned");
 }

@@ -12,6 +12,7 @@ use crate::broker::Broker;
 use crate::effects::Journal;
 use crate::judge::{self, Report, Sent};
 use crate::message::Message;
+use crate::meter;
 
 /// Arguments of the command `campaign`.
 #[derive(Clone, Debug, clap::Args)]
@@ -60,8 +61,16 @@ pub fn campaign<B: Broker>(exe: &Path, server: &str, options: &Options) -> Resul
     report
 }
 
-/// Lets a consumer handle `messages` messages and print what they took.
-pub fn measure<B: Broker>(exe: &Path, server: &str, messages: u64) -> Result<()> {
+/// Lets a consumer handle `messages` messages and print what they took; with the server's process
+/// also what it took for them, from the first one published to the last one acknowledged.
+pub fn measure<B: Broker>(
+    exe: &Path,
+    server: &str,
+    messages: u64,
+    server_pid: Option<u32>,
+) -> Result<()> {
+    let of_server = || server_pid.map(meter::of_process).transpose();
+    let before = of_server()?;
     let dir = tempfile::tempdir()?;
     let queue = scratch_name();
     let mut broker = create::<B>(server, &queue)?;
@@ -74,6 +83,10 @@ pub fn measure<B: Broker>(exe: &Path, server: &str, messages: u64) -> Result<()>
     let consumer = ConsumerCommand { exe, server, queue: &queue, dir: dir.path() };
     let stop_after = messages.to_string();
     let status = consumer.command().args(["--stop-after", &stop_after]).status()?;
+    if let (Some(before), Some(after)) = (before, of_server()?) {
+        let each = after.saturating_sub(before).as_nanos() / u128::from(messages.max(1));
+        println!("server cpu_ns_per_message {each}");
+    }
     broker.remove()?;
     ensure!(status.success(), "the consumer ended with {status}");
     Ok(())

@@ -29,6 +29,9 @@ enum Command {
         messages: u64,
         #[arg(long)]
         server: Option<String>,
+        /// The process of the server, if it is on this machine: its processor time is told too.
+        #[arg(long)]
+        server_pid: Option<u32>,
     },
     /// The consumer alone; the other commands start it.
     Consume(Consume),
@@ -44,8 +47,8 @@ pub fn main<B: Broker>() -> Result<()> {
             println!("seed {} {report}", options.seed);
             report.check()
         }
-        Command::Measure { messages, server } => {
-            campaign::measure::<B>(&exe, &or_default(server), messages)
+        Command::Measure { messages, server, server_pid } => {
+            campaign::measure::<B>(&exe, &or_default(server), messages, server_pid)
         }
         Command::Consume(consume) => B::consume(&consume),
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::{Context, Result};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Processor time of the engine, calls and background, beside that of the whole process.
@@ -73,4 +74,15 @@ fn background() -> Duration {
     };
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     tasks.filter_map(of_thread).sum()
+}
+
+/// Processor time of another process.
+pub(crate) fn of_process(pid: u32) -> Result<Duration> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))
+        .with_context(|| format!("no process {pid}"))?;
+    let of_thread = |task: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
+    };
+    Ok(tasks.flatten().filter_map(of_thread).sum())
 }
