@@ -2,7 +2,7 @@
 //! and tombstones are carried over, then the old segments go. A crash in between starts again from
 //! the old segments; what was written twice is the same.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::Release;
 
 use super::Engine;
@@ -14,7 +14,7 @@ use crate::format::chunk::{self, ChunkKind};
 use crate::format::kept::Gathered;
 use crate::format::log::Entry;
 use crate::format::names::{self, Kind};
-use crate::format::record;
+use crate::format::record::{self, Record};
 use crate::journal::Segment;
 use crate::log::Level;
 use crate::replay::Replay;
@@ -32,14 +32,15 @@ pub(super) fn replay(engine: &Engine, source: Source, sent: bool) -> Result<()> 
     match source {
         Source::Journal => {
             let segments = in_order(engine.ledger.storage(), engine.header.store, &old)?;
-            if sent {
+            let again = sent.then(|| seen_again(&segments));
+            if let Some(again) = &again {
                 for segment in &segments {
-                    replay_sent(engine, segment, &mut batch)?;
+                    replay_sent(engine, (segment, again), &mut batch)?;
                 }
                 engine.note_all_sent();
             }
             for segment in &segments {
-                replay_segment(engine, (segment, sent), &mut batch, &mut control)?;
+                replay_segment(engine, (segment, again.as_ref()), &mut batch, &mut control)?;
             }
         }
         Source::Logs { logged, chunks } => {
@@ -132,8 +133,35 @@ pub(crate) fn in_order(storage: &dyn Storage, store: StoreId, ids: &[u64]) -> Re
     Ok(segments)
 }
 
+/// Digests that were forgotten and seen again. They are there twice and become one, of which the journal's word
+/// is not kept: an authority may have the first, and that it was forgotten.
+fn seen_again(segments: &[Segment]) -> HashSet<Digest> {
+    let mut seen_again = HashSet::new();
+    for segment in segments {
+        for number in 0..segment.chunks() {
+            let (chunk, at) = (segment.chunk(number), number as usize);
+            if let Ok(Some(ChunkKind::Control(_))) = chunk::kind(chunk, segment.id, at) {
+                // What is damaged is found when all records are applied.
+                seen_again.extend(record::records(chunk).flatten().filter_map(revived));
+            }
+        }
+    }
+    seen_again
+}
+
+fn revived(record: Record<'_>) -> Option<Digest> {
+    match record {
+        Record::Revived { digest, .. } => Some(digest),
+        _ => None,
+    }
+}
+
 /// Restores the digests that an authority has: first, so that they are the first of their new chunks.
-fn replay_sent(engine: &Engine, segment: &Segment, batch: &mut Batch<'_>) -> Result<()> {
+fn replay_sent(
+    engine: &Engine,
+    (segment, again): (&Segment, &HashSet<Digest>),
+    batch: &mut Batch<'_>,
+) -> Result<()> {
     for number in 0..segment.chunks() {
         let (chunk, sent) = (segment.chunk(number), usize::from(segment.sent(number)));
         if sent > 0
@@ -141,6 +169,7 @@ fn replay_sent(engine: &Engine, segment: &Segment, batch: &mut Batch<'_>) -> Res
                 chunk::kind(chunk, segment.id, number as usize)
         {
             let digests = (1..=sent).filter_map(|slot| chunk::read_digest(chunk, slot));
+            let digests = digests.filter(|digest| !again.contains(digest));
             restore_digests(engine, digests, slice, batch)?;
         }
     }
@@ -148,10 +177,10 @@ fn replay_sent(engine: &Engine, segment: &Segment, batch: &mut Batch<'_>) -> Res
 }
 
 /// Opening the store has verified the segment already; an error here is one that came since.
-/// With `sent`, what an authority has is there already.
+/// With `again`, what an authority has is there already, but for those.
 fn replay_segment(
     engine: &Engine,
-    (segment, sent): (&Segment, bool),
+    (segment, again): (&Segment, Option<&HashSet<Digest>>),
     batch: &mut Batch<'_>,
     control: &mut Replay,
 ) -> Result<()> {
@@ -162,9 +191,14 @@ fn replay_segment(
         match chunk::kind(chunk, segment.id, number as usize).map_err(damaged)? {
             None => {}
             Some(ChunkKind::Digests(slice)) => {
-                let first = if sent { usize::from(segment.sent(number)) + 1 } else { 1 };
-                let digests =
-                    (first..chunk::SLOTS).filter_map(|slot| chunk::read_digest(chunk, slot));
+                let sent = again.map_or(0, |_| usize::from(segment.sent(number)));
+                let is_there = |slot: usize, digest: &Digest| {
+                    slot <= sent && again.is_some_and(|again| !again.contains(digest))
+                };
+                let digests = (1..chunk::SLOTS).filter_map(|slot| {
+                    let digest = chunk::read_digest(chunk, slot)?;
+                    (!is_there(slot, &digest)).then_some(digest)
+                });
                 restore_digests(engine, digests, slice, batch)?;
             }
             Some(ChunkKind::Control(_)) => {

@@ -61,6 +61,34 @@ fn what_was_forgotten_before_a_kill_is_written_by_the_next_open() {
     assert!(is_new(&b, "1") && !is_new(&b, "2"));
 }
 
+/// It is in the journal twice, and the authority has the first, and that it was forgotten.
+#[test]
+fn what_was_seen_again_before_a_kill_is_written_by_the_next_open() {
+    for kills in 1..=2 {
+        let site = Site::new();
+        let (disk, wire) = (SimDisk::new(), site.wire());
+        let short = Duration::from_millis(100);
+        let a = site.builder_with(&wire).authority_deadline(short).open_simulated(&disk).unwrap();
+        assert!(is_new(&a, "1") && is_new(&a, "2"));
+        written(&a);
+        assert!(a.forget("1").unwrap());
+        written(&a);
+        wire.cut();
+        assert!(is_new(&a, "1"));
+        let mut left = disk.snapshot().after_kill();
+        for _ in 1..kills {
+            drop(site.builder().open_simulated(&left).unwrap());
+            left = left.snapshot().after_kill();
+        }
+        let a = site.builder().open_simulated(&left).unwrap();
+        assert!(!is_new(&a, "1") && !is_new(&a, "2"));
+        written(&a);
+        a.close().unwrap();
+        let b = site.store();
+        assert!(!is_new(&b, "1") && !is_new(&b, "2"));
+    }
+}
+
 /// A server takes no chunk of more than 1 MiB, and no append of more than 4.
 #[test]
 fn very_many_forgotten_keys_are_told_in_several_chunks() {

@@ -67,7 +67,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             println!("owners {kill} keys {}", campaign.judge.counts.keys);
         }
     }
-    campaign.report(seed, began.elapsed())
+    let judged = campaign.report(seed, began.elapsed());
+    if judged.is_err() {
+        campaign.dir.disable_cleanup(true);
+        println!("it is left in {}", campaign.dir.path().display());
+    }
+    judged
 }
 
 impl Campaign {
@@ -116,6 +121,12 @@ impl Campaign {
         if opened(&lines).is_some() {
             self.last.0 = Some(owner.dir);
         }
+        println!(
+            "book {} dir {} {:?} frozen {frozen:?}",
+            shown(&owner.book),
+            owner.dir,
+            owner.follows
+        );
         self.judge.judge(&lines, owner.follows, frozen)
     }
 

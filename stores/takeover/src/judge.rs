@@ -39,6 +39,8 @@ pub(crate) struct Judge {
     /// The next owner may vouch for everything, whatever it says.
     forgets_holes: bool,
     pub(crate) fresh: u64,
+    /// Owners that were judged.
+    owners: u64,
     pub(crate) counts: Counts,
     pub(crate) wrong: Vec<String>,
 }
@@ -116,6 +118,7 @@ impl Judge {
         frozen: Option<(i64, i64)>,
     ) -> Result<()> {
         let Some(Line::Opened { vouches_since, .. }) = lines.first() else { return Ok(()) };
+        self.owners += 1;
         if follows == Follows::Elsewhere {
             self.counts.taken_over += 1;
             self.take_over();
@@ -196,7 +199,10 @@ impl Judge {
             Fate::Absent { .. } if is_live => {
                 self.wrong.push(format!("key {key} is a false duplicate"));
             }
-            Fate::Live { .. } if !is_live => self.wrong.push(format!("key {key} is lost")),
+            Fate::Live { marked, .. } if !is_live => {
+                let owner = self.owners;
+                self.wrong.push(format!("key {key}, marked at {marked}, is lost to owner {owner}"));
+            }
             Fate::MayBeMissing { seen } if !is_live => {
                 self.counts.in_holes += 1;
                 if seen >= vouches_since.saturating_add(APART) {
@@ -250,10 +256,13 @@ mod tests {
         let next =
             |since, key, follows| (term(&[&[opened(9, since)], &observed(10, key, "n")]), follows);
         assert_eq!(wrong(&[first(), next(8, 3, Elsewhere)]), Vec::<String>::new());
-        assert_eq!(wrong(&[first(), next(8, 0, Elsewhere)]), ["key 0 is lost"]);
+        let lost = |key, marked| {
+            vec![format!("key {key}, marked at {marked}000000000, is lost to owner 2")]
+        };
+        assert_eq!(wrong(&[first(), next(8, 0, Elsewhere)]), lost(0, 2));
         assert_eq!(wrong(&[first(), next(8, 2, Elsewhere)]), Vec::<String>::new());
         assert_eq!(wrong(&[first(), next(1, 2, Elsewhere)]), ["key 2 is lost without a word"]);
-        assert_eq!(wrong(&[first(), next(8, 2, InItsDirectory)]), ["key 2 is lost"]);
+        assert_eq!(wrong(&[first(), next(8, 2, InItsDirectory)]), lost(2, 4));
         let duplicate = (term(&[&[opened(9, 8)], &observed(10, 7, "d")]), Elsewhere);
         assert_eq!(wrong(&[first(), duplicate]), ["key 7 is a false duplicate"]);
     }

@@ -39,7 +39,7 @@ fn authority(at: &str) -> Result<Arc<dyn Authority>> {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let parent = parent_id();
-    let store = Dedup::builder()
+    let builder = Dedup::builder()
         .window(Duration::from_secs(24 * 3_600))
         // Few, so that it seals, merges and grows, and the space has several parts all the same.
         .slices(2)
@@ -50,8 +50,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .authority(authority(args.text("server")?)?, Ownership::Exclusive)
         .authority_space(args.text("space")?)
         .authority_deadline(Duration::from_secs(10))
-        .owner_lease(LEASE)
-        .open(args.text("dir")?)?;
+        .owner_lease(LEASE);
+    let store = match builder.open(args.text("dir")?) {
+        Ok(store) => store,
+        // One that was frozen has the lock of the database.
+        Err(error) if error.is_transient() => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
     let mut book = Book::create(Path::new(args.text("book")?))?;
     let vouches_since = store.guaranteed_since().as_unix_nanos();
     book.write(&Line::Opened { at: now(), vouches_since })?;
