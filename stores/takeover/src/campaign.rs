@@ -121,12 +121,6 @@ impl Campaign {
         if opened(&lines).is_some() {
             self.last.0 = Some(owner.dir);
         }
-        println!(
-            "book {} dir {} {:?} frozen {frozen:?}",
-            shown(&owner.book),
-            owner.dir,
-            owner.follows
-        );
         self.judge.judge(&lines, owner.follows, frozen)
     }
 
