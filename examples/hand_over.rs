@@ -4,6 +4,8 @@
 //! cargo run --release --example hand_over -- 10000000
 //! ```
 
+#![expect(clippy::print_stdout, reason = "an example prints what it found")]
+
 use std::io::{BufReader, BufWriter};
 use std::time::{Duration, Instant};
 
