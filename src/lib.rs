@@ -83,6 +83,7 @@ mod storage;
 mod sync;
 mod telemetry;
 mod time;
+mod transfer;
 mod verdict;
 mod worker;
 
@@ -103,10 +104,11 @@ pub use key::Key;
 pub use plan::Plan;
 pub use shadow::Shadowed;
 pub use stats::{
-    AuthorityStats, BreakerState, ClaimInfo, OwnerStats, RecoveryReport, ShadowStats, SliceStats,
-    Stats, WarmUp,
+    AuthorityStats, BreakerState, ClaimInfo, Exported, Imported, OwnerStats, RecoveryReport,
+    ShadowStats, SliceStats, Stats, WarmUp,
 };
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
+pub use transfer::EXPORT_HEAD;
 pub use verdict::{BatchError, Seen, Verdict};
 
 /// A disk that loses power, for the tests of this crate.

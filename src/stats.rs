@@ -132,6 +132,40 @@ pub struct WarmUp {
     pub keys: u64,
 }
 
+/// What [`crate::Dedup::export`] wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Exported {
+    /// Live keys. One that was recorded in two slices counts twice.
+    pub keys: u64,
+    /// Results, fingerprints and traces.
+    pub values: u64,
+    /// Claims in flight.
+    pub claims: u64,
+    /// Bytes of the stream.
+    pub bytes: u64,
+    /// What the store vouched for then.
+    pub guaranteed_since: Timestamp,
+}
+
+/// What [`crate::Dedup::import`] took over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Imported {
+    /// Keys that were not known here.
+    pub keys: u64,
+    /// Keys that were known here, as newly or more, or forgotten.
+    pub known: u64,
+    /// Keys that have expired on their way.
+    pub expired: u64,
+    /// Results, fingerprints and traces that were not known here.
+    pub values: u64,
+    /// Claims in flight that were not known here.
+    pub claims: u64,
+    /// What the store vouches for now.
+    pub guaranteed_since: Timestamp,
+}
+
 /// What a store asked of its authority since it was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of the library, ground first. A module imports only what stands before it.
-const FLOORS: [&str; 32] = [
+const FLOORS: [&str; 33] = [
     "random",
     "time",
     "key",
@@ -38,6 +38,7 @@ const FLOORS: [&str; 32] = [
     "claim",
     "offline",
     "dedup",
+    "transfer",
     "adapter",
 ];
 /// Files of the library and the command with unsafe code.

@@ -35,7 +35,20 @@ pub(crate) enum Command {
     Explain(KeyArgs),
     /// Make a store forget a key; refuses a store that a process has open
     Forget(ForgetArgs),
+    /// Write a store's live keys to stdout, for import; refuses a store that a process has open
+    Export(ExportArgs),
+    /// Take over live keys from stdin; refuses a store that a process has open
+    #[command(after_long_help = IMPORT_HELP)]
+    Import(ImportArgs),
 }
+
+const IMPORT_HELP: &str = "\
+Examples:
+  onceonly export state/orders-3 | ssh other onceonly import state/orders-3
+  onceonly import --secret-from state/orders-0 state/orders-3 < orders-3.keys
+
+Both stores have one secret. A run that is killed, or meets a damaged stream, keeps what it had taken
+over, and does not change what the store vouches for: run it again with the whole stream.";
 
 const DEDUP_HELP: &str = "\
 Examples:
@@ -245,6 +258,30 @@ pub(crate) struct VerifyArgs {
 pub(crate) struct ForgetArgs {
     #[command(flatten)]
     pub(crate) key: KeyArgs,
+
+    /// Also on a network or copy-on-write file system
+    #[arg(long)]
+    pub(crate) any_filesystem: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The store's directory
+    pub(crate) dir: PathBuf,
+
+    /// Also on a network or copy-on-write file system
+    #[arg(long)]
+    pub(crate) any_filesystem: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// The store's directory; a new store gets the settings of the one that was exported
+    pub(crate) dir: PathBuf,
+
+    /// For a new store: one that has the digest and the secret of the keys
+    #[arg(long, value_name = "DIR")]
+    pub(crate) secret_from: Option<PathBuf>,
 
     /// Also on a network or copy-on-write file system
     #[arg(long)]

@@ -18,6 +18,7 @@ mod recent;
 mod record;
 mod setup;
 mod timestamp;
+mod transfer;
 mod units;
 
 use std::fmt::Write as _;
@@ -47,6 +48,8 @@ fn main() -> ExitCode {
         Command::Verify(args) => offline::verify(args),
         Command::Explain(args) => offline::explain(args),
         Command::Forget(args) => offline::forget(args),
+        Command::Export(args) => transfer::export(args),
+        Command::Import(args) => transfer::import(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -172,7 +172,7 @@ pub(crate) fn name_store(dir: &Path) -> impl Fn(StoreError) -> anyhow::Error + '
 }
 
 /// Whether there is nothing in `dir`.
-fn is_unused(dir: &Path) -> bool {
+pub(crate) fn is_unused(dir: &Path) -> bool {
     match std::fs::read_dir(dir) {
         Ok(mut entries) => entries.next().is_none(),
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,

@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 use crate::verdict::{BatchError, Seen, Verdict};
 
 impl Scope {
-    pub(super) fn engine(&self) -> &Arc<Engine> {
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
         &self.handle.engine
     }
 

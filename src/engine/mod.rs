@@ -20,6 +20,7 @@ mod report;
 mod seal;
 mod shared;
 mod time;
+mod transfer;
 mod values;
 mod watching;
 mod written_back;
@@ -51,6 +52,7 @@ pub(crate) use open::{open_dir_on_boot, open_simulated};
 pub(crate) use rebuild::FilterSet;
 pub(crate) use recover::in_order;
 pub(crate) use shared::Held;
+pub(crate) use transfer::head_of;
 
 /// An open store.
 pub(crate) struct Engine {

@@ -58,6 +58,23 @@ impl<'a> Reader<'a> {
         Ok(Reader(content))
     }
 
+    /// Bytes that were verified before.
+    pub(crate) fn of(bytes: &'a [u8]) -> Self {
+        Reader(bytes)
+    }
+
+    /// All that is left, item by item.
+    pub(crate) fn rest<T>(
+        mut self,
+        mut item: impl FnMut(&mut Self) -> Result<T, Reason>,
+    ) -> Result<Vec<T>, Reason> {
+        let mut items = Vec::new();
+        while !self.0.is_empty() {
+            items.push(item(&mut self)?);
+        }
+        Ok(items)
+    }
+
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Reason> {
         let (head, rest) = self.0.split_first_chunk::<N>().ok_or(CUT_SHORT)?;
         self.0 = rest;

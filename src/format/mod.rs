@@ -12,6 +12,7 @@ pub(crate) mod manifest;
 pub(crate) mod names;
 pub(crate) mod packed;
 pub(crate) mod record;
+pub(crate) mod transfer;
 
 /// Version of all files of a store; written into each header.
 pub(crate) const VERSION: u32 = 1;

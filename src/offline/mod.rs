@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::catalog::{Slice, Timeline};
 use crate::config::{Builder, Settings};
-use crate::digest::{Digest, KeyHasher};
+use crate::digest::{Digest, DigestKind, KeyHasher, SECRET_LEN};
 use crate::engine::{in_order, read_header, read_manifest};
 use crate::error::{Error, Result};
 use crate::exact::run::Run;
@@ -122,6 +122,12 @@ pub(crate) fn stored_settings(dir: &Path) -> Result<Settings> {
         .shards(1 << g.shard_bits);
     let limited = if g.max_keys > 0 { builder.max_keys(g.max_keys) } else { builder };
     Ok(limited.settings)
+}
+
+/// How the store in `dir` digests keys.
+pub(crate) fn stored_secret(dir: &Path) -> Result<(DigestKind, [u8; SECRET_LEN])> {
+    let view = View::load(dir)?;
+    Ok((view.header.digest, view.header.secret))
 }
 
 fn duration(nanos: i64) -> Duration {

@@ -116,7 +116,7 @@ impl Shard {
     }
 
     /// The bytes of a value, verified where they come from a file.
-    fn value(&self, digest: Digest, slice: u64, tag: u8) -> Result<Option<Arc<[u8]>>> {
+    pub(crate) fn value(&self, digest: Digest, slice: u64, tag: u8) -> Result<Option<Arc<[u8]>>> {
         let some = |bytes: Arc<[u8]>| (!bytes.is_empty()).then_some(bytes);
         if let Some(item) = self.unsealed_value(digest, slice, tag) {
             return Ok(some(Arc::clone(&item.bytes)));

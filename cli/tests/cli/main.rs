@@ -6,4 +6,5 @@ mod lines;
 mod stores;
 mod support;
 mod time;
+mod transfer;
 mod usage;

@@ -88,7 +88,7 @@ impl Engine {
         Ok(())
     }
 
-    fn keep_sorted(&self, slice: u64, digests: &[Digest]) -> Result<()> {
+    pub(in crate::engine) fn keep_sorted(&self, slice: u64, digests: &[Digest]) -> Result<()> {
         let keys = digests.len() as u64;
         self.tools.quota.take(digests.len())?;
         let file = self.ledger.next_file();

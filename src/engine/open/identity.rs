@@ -12,6 +12,9 @@ use crate::log::Level;
 use crate::random;
 use crate::storage::Storage;
 
+/// The first slice of a new store: an import may bring older ones.
+const FIRST_SLICE: u64 = 1 << 10;
+
 /// The header of an existing store.
 pub(crate) fn read_header(storage: &dyn Storage) -> Result<Option<StoreHeader>> {
     let Some(bytes) = storage.read(names::STORE)? else { return Ok(None) };
@@ -140,7 +143,12 @@ pub(super) fn new_manifest(config: &Config, header: &StoreHeader, level: Level) 
         opens: 0,
         complete_since_ns: if config.event_time { i64::MIN } else { header.created_ns },
         holes: Vec::new(),
-        eras: vec![Era { first: 1, start_ns, slice_ns: config.slice_ns, end_ns: i64::MAX }],
+        eras: vec![Era {
+            first: FIRST_SLICE,
+            start_ns,
+            slice_ns: config.slice_ns,
+            end_ns: i64::MAX,
+        }],
         journals: Vec::new(),
         runs: Vec::new(),
         refreshed: Vec::new(),
