@@ -32,12 +32,15 @@ pub(crate) struct Manner {
     pub(crate) on_outage: OnOutage,
     /// Everything is let through.
     pub(crate) shadow: bool,
+    /// Keys of before may have to be asked for.
+    pub(crate) legacy: bool,
 }
 
 impl Manner {
     /// As the store was opened.
     pub(crate) fn of(engine: &Engine) -> Self {
-        Manner { on_outage: engine.on_outage(), shadow: engine.is_shadow() }
+        let (on_outage, shadow) = (engine.on_outage(), engine.is_shadow());
+        Manner { on_outage, shadow, legacy: engine.may_ask_legacy() }
     }
 }
 
@@ -113,7 +116,7 @@ impl fmt::Debug for ClaimGuard {
 
 impl ClaimGuard {
     fn new(engine: &Arc<Engine>, grant: &Grant, manner: Manner) -> Self {
-        let Manner { on_outage, shadow } = manner;
+        let Manner { on_outage, shadow, .. } = manner;
         ClaimGuard {
             engine: Arc::clone(engine),
             held: Held { digest: grant.digest, token: grant.token, on_outage },

@@ -1,6 +1,7 @@
 //! The public handles: [`Dedup`] for a store, [`Scope`] for one namespace of it.
 
 mod later;
+mod legacy;
 mod scope;
 mod shadow;
 

@@ -190,6 +190,10 @@ pub struct AuthorityStats {
     pub not_kept: u64,
     /// Forgotten keys that were heard of from the authority, this store's own included.
     pub forgotten_read: u64,
+    /// Keys for which the marks of before were asked ([`crate::authority::Legacy`]).
+    pub legacy_asked: u64,
+    /// Those of them that were marked: duplicates of what this store has not seen.
+    pub legacy_duplicate: u64,
     /// Calls that wait for their turn now, of all stores with this authority.
     pub waiting: u64,
     /// Whether calls are made at all.

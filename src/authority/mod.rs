@@ -41,6 +41,7 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+mod legacy;
 #[cfg(feature = "conformance")]
 pub mod memory;
 mod packed;
@@ -52,6 +53,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use error::AuthorityError;
+pub use legacy::Legacy;
 pub use packed::{
     Acquire, Acquired, Append, Appended, Bucket, Chunk, Progress, SliceInfo, StoredChunk,
 };
@@ -154,6 +156,12 @@ pub trait Authority: Send + Sync + 'static {
         None
     }
 
+    /// The keys that something else has marked at this server before a store decided, if there are any: they
+    /// are duplicates for a store until its window is complete. `None` is the default.
+    fn legacy(&self) -> Option<&dyn Legacy> {
+        None
+    }
+
     /// Tells whether two of them are one, so that stores which share it are asked for together.
     #[doc(hidden)]
     fn identity(&self) -> usize {
@@ -206,6 +214,10 @@ impl<A: Authority + ?Sized> Authority for Arc<A> {
 
     fn statement(&self, row: &Row<'_>, dialect: Dialect) -> Option<Statement> {
         (**self).statement(row, dialect)
+    }
+
+    fn legacy(&self) -> Option<&dyn Legacy> {
+        (**self).legacy()
     }
 
     fn identity(&self) -> usize {

@@ -32,6 +32,30 @@ impl Manner {
         Ok(self.ghost(engine, digest, would_be))
     }
 
+    /// What is answered where something said `said` before the store was asked.
+    pub(crate) fn shadowed(
+        self,
+        engine: &Arc<Engine>,
+        digest: Digest,
+        said: Result<Claim>,
+    ) -> Result<Claim> {
+        if self.shadow { self.shadow_claim(engine, digest, said) } else { said }
+    }
+
+    /// The same for a batch, none of which was decided because of `error`.
+    pub(crate) fn shadowed_batch(
+        self,
+        engine: &Arc<Engine>,
+        none: Vec<Option<Claim>>,
+        digests: &[Digest],
+        error: Error,
+    ) -> Result<Vec<Claim>> {
+        match self.shadow && !is_misuse(&error) {
+            true => Ok(self.claims(engine, none, digests, error)),
+            false => Err(error),
+        }
+    }
+
     /// Many claims, of which `None` was not decided because of `error`.
     pub(super) fn claims(
         self,

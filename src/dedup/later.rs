@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Scope;
+use super::legacy::{Before, merged};
 use crate::claim::{self, Claim, ClaimGuard, Outcome, ProcessError};
 use crate::digest::Digest;
 use crate::error::Result;
@@ -26,9 +27,14 @@ impl Scope {
         &self,
         key: K,
     ) -> impl Future<Output = Result<Verdict>> + Send + 'static + use<K> {
+        let before = Before::of(self, &[key.as_ref()]);
         let (engine, digest, manner) = (Arc::clone(self.engine()), self.digest(key), self.manner);
         async move {
-            let said = Arc::clone(&engine).observe_later(digest, manner.on_outage).await;
+            let said = match before.seen(&engine).await {
+                Ok(seen) if seen.contains(&true) => Ok(Verdict::Duplicate),
+                Ok(_) => Arc::clone(&engine).observe_later(digest, manner.on_outage).await,
+                Err(error) => Err(error),
+            };
             manner.verdict(&engine, said)
         }
     }
@@ -41,11 +47,20 @@ impl Scope {
         &self,
         keys: &[K],
     ) -> impl Future<Output = Result<Vec<Verdict>, BatchError>> + Send + 'static + use<K> {
+        let before = Before::of(self, keys);
         let digests: Vec<Digest> = keys.iter().map(|key| self.digest(key)).collect();
         let (engine, manner) = (Arc::clone(self.engine()), self.manner);
         async move {
             let policy = manner.on_outage;
-            let said = Arc::clone(&engine).observe_batch_later(digests.clone(), policy).await;
+            let said = match before.seen(&engine).await {
+                Ok(seen) => {
+                    let unseen = |(at, _): &(usize, &Digest)| seen.get(*at) != Some(&true);
+                    let since = digests.iter().enumerate().filter(unseen);
+                    let since: Vec<Digest> = since.map(|(_, digest)| *digest).collect();
+                    merged(Arc::clone(&engine).observe_batch_later(since, policy).await, &seen)
+                }
+                Err(error) => Err(BatchError::new(vec![None; digests.len()], error)),
+            };
             manner.batch_later(&engine, &digests, said).await
         }
     }
@@ -58,7 +73,16 @@ impl Scope {
         &self,
         key: K,
     ) -> impl Future<Output = Result<Claim>> + Send + 'static + use<K> {
-        claim::claim_later(Arc::clone(self.engine()), self.digest(key), self.manner)
+        let before = Before::of(self, &[key.as_ref()]);
+        let (engine, digest, manner) = (Arc::clone(self.engine()), self.digest(key), self.manner);
+        async move {
+            let said = match before.seen(&engine).await {
+                Ok(seen) if seen.contains(&true) => Ok(Claim::Duplicate { result: None }),
+                Ok(_) => return claim::claim_later(engine, digest, manner).await,
+                Err(error) => Err(error),
+            };
+            manner.shadowed(&engine, digest, said)
+        }
     }
 
     /// [`Scope::process_once`] as a future: claims `key`, awaits `work`, and commits when that is `Ok`. When

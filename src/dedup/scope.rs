@@ -45,7 +45,11 @@ impl Scope {
     /// [`crate::Error::Undecided`]. An error does not mark.
     #[inline]
     pub fn observe(&self, key: impl AsRef<[u8]>) -> Result<Verdict> {
-        let said = self.engine().observe(self.digest(key), self.manner.on_outage);
+        let said = match self.seen_before(key.as_ref()) {
+            Ok(false) => self.engine().observe(self.digest(key), self.manner.on_outage),
+            Ok(true) => Ok(Verdict::Duplicate),
+            Err(error) => Err(error),
+        };
         self.manner.verdict(self.engine(), said)
     }
 
@@ -64,7 +68,11 @@ impl Scope {
     ) -> Result<Seen> {
         let fingerprint = claim::fingerprint(&self.hasher, fingerprint.as_ref());
         let policy = self.manner.on_outage;
-        let said = self.engine().observe_with(self.digest(key), fingerprint, policy);
+        let said = match self.seen_before(key.as_ref()) {
+            Ok(false) => self.engine().observe_with(self.digest(key), fingerprint, policy),
+            Ok(true) => Ok(Seen::Duplicate),
+            Err(error) => Err(error),
+        };
         self.manner.seen(self.engine(), said)
     }
 
@@ -104,10 +112,11 @@ impl Scope {
     ) -> Result<(), BatchError> {
         let digests = keys.iter().map(|key| self.hasher.digest(key.as_ref()));
         let policy = self.manner.on_outage;
-        let said = self.engine().observe_batch(digests, verdicts, policy);
-        self.manner.batch(self.engine(), said, verdicts, |at| {
-            self.engine().observe(self.digest(&keys[at]), policy)
-        })
+        let said = match self.manner.legacy {
+            true => self.observe_batch_before(keys, verdicts),
+            false => self.engine().observe_batch(digests, verdicts, policy),
+        };
+        self.manner.batch(self.engine(), said, verdicts, |at| self.shadow(false).observe(&keys[at]))
     }
 
     /// [`Scope::observe_batch`] in event time.
@@ -136,7 +145,11 @@ impl Scope {
     /// [`crate::Error::Authority`], and [`crate::Error::Undecided`] while nobody knows whether a call
     /// without a reply has marked the key: observe or claim it.
     pub fn contains(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        self.manner.found(self.engine().contains(self.digest(key), self.manner.on_outage))
+        let said = match self.seen_before(key.as_ref()) {
+            Ok(false) => self.engine().contains(self.digest(key), self.manner.on_outage),
+            before => before,
+        };
+        self.manner.found(said)
     }
 
     /// [`Scope::contains`] for many keys, memory latency hidden.
@@ -146,6 +159,11 @@ impl Scope {
     pub fn contains_batch<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<bool>> {
         let digests = keys.iter().map(|key| self.hasher.digest(key.as_ref()));
         let said = self.engine().contains_batch(digests, self.manner.on_outage);
+        let said = said.and_then(|mut live| {
+            let before = self.batch_before(keys)?.into_iter();
+            live.iter_mut().zip(before).for_each(|(live, before)| *live |= before);
+            Ok(live)
+        });
         if !self.manner.shadow {
             return said;
         }
@@ -167,7 +185,10 @@ impl Scope {
     /// [`crate::Error::Closed`]. With an authority [`crate::Error::Authority`], also where no reply came
     /// and it may be forgotten all the same: forget it again.
     pub fn forget(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        self.engine().forget(self.digest(key))
+        let before = self.manner.legacy
+            && self.engine().asks_legacy()
+            && self.engine().forget_legacy(key.as_ref())?;
+        Ok(self.engine().forget(self.digest(key))? || before)
     }
 
     /// Takes `key` for processing, for the store's lease.
@@ -179,7 +200,8 @@ impl Scope {
     /// [`crate::Error::Authority`], and [`crate::Error::Undecided`] where no reply came: the next claim by
     /// this store finds out.
     pub fn claim(&self, key: impl AsRef<[u8]>) -> Result<Claim> {
-        claim::claim_now(self.engine(), self.digest(key), self.manner)
+        let before = self.claimed_before(key.as_ref());
+        before.unwrap_or_else(|| claim::claim_now(self.engine(), self.digest(key), self.manner))
     }
 
     /// [`Scope::claim`] with a lease, a note or a fingerprint of its own.
@@ -187,6 +209,9 @@ impl Scope {
     /// # Errors
     /// Those of [`Scope::claim`], and [`crate::Error::Config`] for a note that is too long.
     pub fn claim_with(&self, key: impl AsRef<[u8]>, options: ClaimOptions) -> Result<Claim> {
+        if let Some(before) = self.claimed_before(key.as_ref()) {
+            return before;
+        }
         let digest = self.digest(key);
         claim::claim(self.engine(), &self.hasher, digest, None, &options, self.manner)
     }
@@ -208,6 +233,9 @@ impl Scope {
     /// # Errors
     /// Those of [`Scope::claim`].
     pub fn claim_wait(&self, key: impl AsRef<[u8]>, deadline: Instant) -> Result<Claim> {
+        if let Some(before) = self.claimed_before(key.as_ref()) {
+            return before;
+        }
         claim::claim_wait(self.engine(), self.digest(key), deadline, self.manner)
     }
 
@@ -216,6 +244,9 @@ impl Scope {
     /// # Errors
     /// Those of [`Scope::claim`]; claims granted before the error are abandoned again.
     pub fn claim_batch<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Claim>> {
+        if self.manner.legacy {
+            return self.claim_batch_before(keys);
+        }
         let digests: Vec<Digest> = keys.iter().map(|key| self.digest(key)).collect();
         claim::claim_batch(self.engine(), &digests, &ClaimOptions::default(), self.manner)
     }
@@ -235,7 +266,7 @@ impl Scope {
         key: impl AsRef<[u8]>,
         work: impl FnOnce(&ClaimGuard) -> Result<T, E>,
     ) -> Result<Outcome<T>, ProcessError<E>> {
-        claim::process_once(claim::claim_now(self.engine(), self.digest(key), self.manner), work)
+        claim::process_once(self.claim(key), work)
     }
 
     /// [`Scope::process_once`] with options for its claim.

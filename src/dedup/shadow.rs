@@ -38,7 +38,11 @@ impl Scope {
     /// # Errors
     /// Those of [`Scope::observe`] without shadow mode.
     pub fn observe_shadow(&self, key: impl AsRef<[u8]>) -> Result<Verdict> {
-        let said = self.engine().observe(self.digest(key), self.manner.on_outage);
+        let said = match self.seen_before(key.as_ref()) {
+            Ok(false) => self.engine().observe(self.digest(key), self.manner.on_outage),
+            Ok(true) => Ok(Verdict::Duplicate),
+            Err(error) => Err(error),
+        };
         if self.manner.shadow {
             match &said {
                 Ok(verdict) => verdict_would_be(*verdict, self.engine()),

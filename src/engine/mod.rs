@@ -8,6 +8,7 @@ mod exclusive;
 mod group;
 mod kept;
 mod later;
+mod legacy;
 mod logging;
 mod maintain;
 mod merging;
@@ -46,6 +47,7 @@ use crate::time::Timestamp;
 use crate::verdict::Verdict;
 
 pub(crate) use claims::{Attempt, Grant, Wish};
+pub(crate) use legacy::Named;
 pub(crate) use open::{open_dir, open_in_memory, read_header, read_manifest};
 #[cfg(feature = "test-storage")]
 pub(crate) use open::{open_dir_on_boot, open_simulated};
@@ -78,6 +80,8 @@ pub(crate) struct Engine {
     recovery: Mutex<RecoveryReport>,
     meters: StoreMeters,
     let_through: LetThrough,
+    /// Keys of before.
+    legacy: legacy::Legacy,
     /// Wait in place of futures.
     helpers: Arc<later::helpers::Helpers>,
     closed: AtomicBool,

@@ -81,7 +81,9 @@ impl Engine {
 
     fn authority_stats(&self) -> Option<crate::stats::AuthorityStats> {
         let owned = || self.owned.get().map(|owner| owner.stats());
-        self.shared().map(super::shared::Shared::stats).or_else(owned)
+        let stats = self.shared().map(super::shared::Shared::stats).or_else(owned);
+        let legacy_duplicate = self.legacy_found();
+        stats.map(|stats| crate::stats::AuthorityStats { legacy_duplicate, ..stats })
     }
 
     fn slice_stats(&self) -> Vec<SliceStats> {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
+use super::legacy::LegacyAsk;
 use super::request::{Ask, Reply, Request};
 use super::space::Space;
 use super::{Failure, State};
@@ -33,6 +34,8 @@ pub(super) struct Worker {
     deferred: VecDeque<Arc<Ask>>,
     /// To be done when everything before it is.
     after: Option<Request>,
+    /// Keys of before that are asked for next.
+    pub(super) legacy: Vec<LegacyAsk>,
     meters: CallMeters,
     /// What messages call the authority.
     name: String,
@@ -71,9 +74,19 @@ impl Worker {
         received: Receiver<Request>,
         state: Arc<State>,
     ) -> Self {
-        let (deferred, after) = (VecDeque::new(), None);
+        let (deferred, after, legacy) = (VecDeque::new(), None, Vec::new());
         let (meters, name) = (CallMeters::default(), authority.name());
-        Worker { authority, received, state, incarnation: None, deferred, after, meters, name }
+        Worker {
+            authority,
+            received,
+            state,
+            incarnation: None,
+            deferred,
+            after,
+            legacy,
+            meters,
+            name,
+        }
     }
 
     /// Works until nobody can ask any more.
@@ -96,6 +109,7 @@ impl Worker {
                 let Ok(request) = self.received.try_recv() else { break };
                 self.sort_in(request, &mut gathered);
             }
+            self.ask_legacy();
             self.make_call(gathered.asks);
             if self.deferred.is_empty()
                 && let Some(request) = self.after.take()
@@ -110,6 +124,7 @@ impl Worker {
     fn sort_in(&mut self, request: Request, gathered: &mut Gathered) {
         match request {
             Request::Rows(ask) => self.deferred.extend(gathered.add(ask)),
+            Request::Legacy(ask) => self.legacy.push(ask),
             other => self.after = Some(other),
         }
     }
@@ -117,6 +132,7 @@ impl Worker {
     fn serve(&mut self, request: Request) {
         match request {
             Request::Rows(ask) => self.deferred.push_back(ask),
+            Request::Legacy(ask) => self.legacy.push(ask),
             Request::Open(space, reply) => {
                 let _ = reply.try_send(self.open_space(&space));
             }

@@ -6,6 +6,7 @@
 
 mod breaker;
 mod call;
+mod legacy;
 mod own;
 mod request;
 mod space;

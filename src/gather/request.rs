@@ -9,6 +9,7 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 
 use super::Failure;
+use super::legacy::LegacyAsk;
 use super::own::Owning;
 use super::space::Space;
 use crate::authority::{Digest, Opened, RowAnswer, RowOp};
@@ -50,6 +51,7 @@ pub(super) enum Request {
     Poll(Arc<Space>, Sender<Result<(), Failure>>),
     Flush(Sender<Result<(), Failure>>),
     Owning(Owning),
+    Legacy(LegacyAsk),
 }
 
 /// Steps of one caller, which go in one call.

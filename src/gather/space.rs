@@ -151,6 +151,7 @@ pub(super) struct Counters {
     failed: AtomicU64,
     undecided: AtomicU64,
     forgotten: AtomicU64,
+    legacy: AtomicU64,
 }
 
 impl Counters {
@@ -162,6 +163,10 @@ impl Counters {
         self.largest_call.fetch_max(rows, Relaxed);
         self.failed.fetch_add(u64::from(failed), Relaxed);
         self.undecided.fetch_add(u64::from(undecided), Relaxed);
+    }
+
+    pub(super) fn count_legacy(&self, keys: usize) {
+        self.legacy.fetch_add(keys as u64, Relaxed);
     }
 
     pub(super) fn count_failed(&self) {
@@ -180,6 +185,7 @@ impl Counters {
             failed_calls: self.failed.load(Relaxed),
             undecided_calls: self.undecided.load(Relaxed),
             forgotten_read: self.forgotten.load(Relaxed),
+            legacy_asked: self.legacy.load(Relaxed),
             ..AuthorityStats::default()
         }
     }

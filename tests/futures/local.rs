@@ -140,3 +140,20 @@ fn shadow_mode_lets_futures_through_too() {
     drop(held);
     assert_eq!(at_once(store.shadow(false).observe_async("8")).unwrap(), Verdict::Duplicate);
 }
+
+#[test]
+fn keys_of_before_are_asked_for_by_futures_too() {
+    let server = MemoryAuthority::new();
+    server.mark_legacy("1", WINDOW);
+    let store = shared(&server).in_memory().unwrap();
+    let (new, duplicate) = (Verdict::New, Verdict::Duplicate);
+    assert_eq!(block_on(store.observe_async("1")).unwrap(), duplicate);
+    assert_eq!(block_on(store.observe_async("2")).unwrap(), new);
+    assert_eq!(at_once(store.observe_async("2")).unwrap(), duplicate, "it is known here");
+    let batch = block_on(store.observe_batch_async(&["3", "1", "3"])).unwrap();
+    assert_eq!(batch, [new, duplicate, duplicate]);
+    assert!(matches!(block_on(store.claim_async("1")).unwrap(), Claim::Duplicate { .. }));
+    assert!(matches!(block_on(store.claim_async("4")).unwrap(), Claim::Granted(_)));
+    let done = block_on(store.process_once_async("1", |_| async { Ok::<_, Infallible>(()) }));
+    assert!(matches!(done, Ok(Outcome::Duplicate { .. })));
+}

@@ -13,6 +13,7 @@ mod fixture;
 mod forgetting;
 mod honesty;
 mod inbox;
+mod legacy;
 mod model;
 mod outages;
 mod results;

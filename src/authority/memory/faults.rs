@@ -36,6 +36,7 @@ pub struct Calls {
     pub read: u64,
     /// Buckets of all calls of `read`.
     pub buckets_read: u64,
+    pub legacy: u64,
 }
 
 #[derive(Debug, Default)]

@@ -16,6 +16,7 @@
 //! ```
 
 mod faults;
+mod legacy;
 mod packed;
 mod rows;
 mod statement;
@@ -30,7 +31,7 @@ pub use faults::{Calls, Fault};
 
 use super::{
     Acquire, Acquired, Answers, Append, Appended, Authority, Bucket, Dialect, Digest, Forgotten,
-    Opened, Result, Row, Server, SliceInfo, SqlValue, Statement, StoredChunk, Token,
+    Legacy, Opened, Result, Row, Server, SliceInfo, SqlValue, Statement, StoredChunk, Token,
 };
 use crate::time::{Clock, ClockSource, Timestamp};
 use faults::Faults;
@@ -47,6 +48,7 @@ struct Shared {
     clock: ClockSource,
     state: Mutex<State>,
     faults: Mutex<Faults>,
+    legacy: Mutex<Option<legacy::Marks>>,
 }
 
 /// What the server keeps.
@@ -89,8 +91,8 @@ impl MemoryAuthority {
 
     /// An empty server whose time is the wall clock of `clock`.
     pub fn with_clock(clock: impl Clock) -> Self {
-        let shared =
-            Shared { clock: clock.source(), state: Mutex::default(), faults: Mutex::default() };
+        let (state, faults, legacy) = Default::default();
+        let shared = Shared { clock: clock.source(), state, faults, legacy };
         MemoryAuthority { shared: Arc::new(shared) }
     }
 
@@ -167,6 +169,10 @@ impl State {
 }
 
 impl Authority for MemoryAuthority {
+    fn legacy(&self) -> Option<&dyn Legacy> {
+        self.shared.legacy.lock().is_some().then_some(self)
+    }
+
     fn name(&self) -> String {
         "the authority in memory".to_owned()
     }

@@ -204,6 +204,14 @@ impl Owner {
         (owner, taken.provisional)
     }
 
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    pub(super) fn hole_until(&self) -> &Mutex<i64> {
+        &self.hole_until_ns
+    }
+
     fn part_of(&self, digest: Digest) -> u32 {
         digest.shard(self.part_bits) as u32
     }
@@ -374,7 +382,7 @@ impl Engine {
     }
 
     /// Whether the digest is live here.
-    fn is_known(&self, digest: Digest) -> Result<bool> {
+    pub(super) fn is_known(&self, digest: Digest) -> Result<bool> {
         let shard = self.enter(self.shard_of(digest))?;
         let mask = shard.suspects(digest);
         Ok(shard.find(digest, mask)?.is_some() || shard.claims.contains_key(&digest))

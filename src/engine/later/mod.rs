@@ -206,7 +206,7 @@ impl Engine {
     }
 
     /// Has a helper make a call that may wait.
-    async fn called_later<T: Send + 'static>(
+    pub(super) async fn called_later<T: Send + 'static>(
         self: &Arc<Self>,
         call: impl FnOnce(&Engine) -> T + Send + 'static,
     ) -> Result<T> {

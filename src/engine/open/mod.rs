@@ -14,6 +14,7 @@ use crossbeam_utils::CachePadded;
 
 use super::exclusive::{Initial, Taken};
 use super::later::helpers::Helpers;
+use super::legacy::Legacy;
 use super::maintain::Maintenance;
 use super::time::EngineTime;
 use super::{Engine, FilterHint, SHARED_TIME, Window, claims, mark, recover};
@@ -170,6 +171,7 @@ fn begin(engine: &Arc<Engine>, owned: Option<(Taken, Initial)>) -> Result<()> {
         Some((taken, initial)) => engine.own(taken, &initial),
         None => engine.connect(),
     };
+    engine.begin_legacy();
     if let Err(error) = connected {
         // The error that matters is that one.
         let _ = engine.close();
@@ -299,6 +301,7 @@ impl Opening {
             recovery: Mutex::new(self.report),
             meters: StoreMeters::default(),
             let_through: LetThrough::default(),
+            legacy: Legacy::default(),
             helpers: Helpers::new(),
             closed: AtomicBool::new(false),
             shared: std::sync::OnceLock::new(),

@@ -115,6 +115,14 @@ impl Shared {
         self.link.flush();
     }
 
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    pub(super) fn hole_until(&self) -> &Mutex<i64> {
+        &self.hole_until_ns
+    }
+
     /// Has steps made without waiting for them.
     pub(super) fn post(&self, steps: Vec<Step>) {
         self.link.post(steps);

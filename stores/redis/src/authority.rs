@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use onceonly::Timestamp;
 use onceonly::authority::{
-    Acquire, Acquired, Answers, Append, Appended, Authority, Bucket, Forgotten, Opened, Result,
-    Row, Server, SliceInfo, StoredChunk, Token,
+    Acquire, Acquired, Answers, Append, Appended, Authority, Bucket, Forgotten, Legacy, Opened,
+    Result, Row, Server, SliceInfo, StoredChunk, Token,
 };
 
 use crate::builder::Builder;
@@ -24,6 +24,8 @@ pub struct RedisAuthority {
     pub(crate) fleet: Fleet,
     pub(crate) keys: Keys,
     pub(crate) name: String,
+    /// What the keys begin with that something else has marked.
+    pub(crate) legacy_prefix: Option<Vec<u8>>,
 }
 
 impl RedisAuthority {
@@ -76,6 +78,10 @@ impl Authority for RedisAuthority {
         let check = reply.number()?;
         let complete_since = reply.moment()?;
         Ok(Opened { server, check, forgotten: reply.number()?, complete_since })
+    }
+
+    fn legacy(&self) -> Option<&dyn Legacy> {
+        self.legacy_prefix.is_some().then_some(self)
     }
 
     fn rows(&self, rows: &[Row<'_>], deadline: Instant) -> Result<Answers> {

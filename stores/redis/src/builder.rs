@@ -15,11 +15,13 @@ pub struct Builder {
     urls: Vec<String>,
     key_prefix: String,
     allow_eviction: bool,
+    legacy_prefix: Option<Vec<u8>>,
 }
 
 impl Builder {
     pub(crate) fn new(url: String) -> Self {
-        Builder { urls: vec![url], key_prefix: "onceonly".to_owned(), allow_eviction: false }
+        let key_prefix = "onceonly".to_owned();
+        Builder { urls: vec![url], key_prefix, allow_eviction: false, legacy_prefix: None }
     }
 
     /// Another place to begin at, where the first one may be down: further nodes of the same Cluster, or
@@ -45,6 +47,17 @@ impl Builder {
         self
     }
 
+    /// Names the keys that `SET <prefix><key> … NX` has marked until now (`dedup:`, say). Until the window of
+    /// a store is complete, a key that is there is a duplicate: the program that sets them may be replaced
+    /// at any time. It has to be stopped first: what it marks after a store has looked is not noticed.
+    ///
+    /// Keys are looked for as they were given to the store, in all scopes alike. They are never written, and
+    /// deleted by `forget` alone.
+    pub fn legacy_prefix(mut self, prefix: impl AsRef<[u8]>) -> Self {
+        self.legacy_prefix = Some(prefix.as_ref().to_vec());
+        self
+    }
+
     /// Makes the authority. Connects to nothing: opening a store does.
     ///
     /// # Errors
@@ -54,7 +67,7 @@ impl Builder {
         let fleet = Fleet::new(seeds, self.allow_eviction);
         let name = format!("redis at {}", fleet.addresses().join(", "));
         let keys = Keys::new(&self.key_prefix);
-        Ok(RedisAuthority { fleet, keys, name })
+        Ok(RedisAuthority { fleet, keys, name, legacy_prefix: self.legacy_prefix })
     }
 }
 

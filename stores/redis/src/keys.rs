@@ -91,6 +91,16 @@ pub(crate) fn slot(key: &[u8]) -> u16 {
     crc16(tag) % SLOTS
 }
 
+/// The slot of any key: what the first pair of braces has between them decides, if that is something.
+pub(crate) fn slot_of(key: &[u8]) -> u16 {
+    let position = |byte: u8, bytes: &[u8]| bytes.iter().position(|b| *b == byte);
+    let tag = position(b'{', key).and_then(|open| {
+        let rest = &key[open + 1..];
+        position(b'}', rest).filter(|end| *end > 0).map(|end| &rest[..end])
+    });
+    crc16(tag.unwrap_or(key)) % SLOTS
+}
+
 /// CRC-16/XMODEM, which the specification of Redis Cluster names.
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc, byte| {

@@ -33,7 +33,7 @@
 //! | version | 6.2 or newer, or Valkey | expiry at a moment, in the command that writes |
 //! | `maxmemory-policy` | `noeviction` | any other may throw a live mark away, and its key is `New` twice. Opening a store refuses it, unless [`Builder::allow_eviction`]; a server whose policy changes later is noticed within a second of use |
 //! | `appendonly` | `yes`, `appendfsync everysec` or `always` | without it a restart is empty |
-//! | rights of the user | `EVAL`, `EVALSHA`, `INFO`, `TIME`, `GET SET DEL PTTL PEXPIREAT`, `HGET HMGET HSET HSETNX HGETALL HDEL`, `XADD XRANGE XTRIM`; in a Cluster `CLUSTER SLOTS` and `ASKING` | on keys that begin with the prefix |
+//! | rights of the user | `EVAL`, `EVALSHA`, `INFO`, `TIME`, `GET SET DEL PTTL PEXPIREAT`, `EXISTS` for keys of before, `HGET HMGET HSET HSETNX HGETALL HDEL`, `XADD XRANGE XTRIM`; in a Cluster `CLUSTER SLOTS` and `ASKING` | on keys that begin with the prefix |
 //! | clocks of a Cluster's nodes | kept by NTP | leases and marks are in the time of the node that has them |
 //!
 //! When the server is full, writes are errors, nothing that lives is lost, and asking again works when
@@ -80,6 +80,13 @@
 //! be written by an owner who was followed in between. So a space of that kind lives on one node; many
 //! spaces (one a partition) are spread.
 //!
+//! # Coming from `SET … NX`
+//!
+//! [`Builder::legacy_prefix`] names the keys that another program has marked so far. While the window of a
+//! store is not complete, a key that is not known here is looked for there first, and is a duplicate if it is
+//! there: `EXISTS dedup:order-1001`, all of a batch or of concurrent callers in one pipeline. Those keys are
+//! left to expire as they were set to.
+//!
 //! # What it costs
 //!
 //! A plain observation is one `SET … NX PX`, whichever slot it has, and all of a call go to a node in one
@@ -104,6 +111,7 @@ mod failure;
 mod fleet;
 mod info;
 mod keys;
+mod legacy;
 mod node;
 mod owner;
 mod reply;

@@ -5,6 +5,7 @@ mod cluster;
 mod conforming;
 mod differing;
 mod hanging;
+mod legacy;
 mod owners;
 mod proxy;
 mod restarts;
