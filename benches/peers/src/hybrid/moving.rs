@@ -1,9 +1,10 @@
 //! A partition moves: its owner writes what is left and gives the space up, the next one takes it and
 //! reads the window, and answers meanwhile.
 
+use std::thread::JoinHandle;
 use std::time::Instant;
 
-use onceonly::Ownership;
+use onceonly::{Dedup, Ownership};
 
 use super::keys;
 use super::sides::{Kind, Server, observe, wait_until_written};
@@ -49,17 +50,8 @@ pub(crate) fn run<T: Tables>(mut args: Args, kind: Kind) -> Result<()> {
             let there = there.clone();
             move || there.warm_up(|_| ()).map(|()| Instant::now())
         });
-        let (mut asked, mut wrong) = (0, wrong);
-        // Old keys from all over the window, and new ones, while the window is read.
-        while !reading.is_finished() {
-            let from = (asked * 7919 * STEP) % (live - STEP);
-            let old = observe(&there, &keys(from..from + STEP), 32)?;
-            let new = observe(&there, &keys(next_new..next_new + STEP), 32)?;
-            wrong += old.iter().filter(|seen| !**seen).count();
-            wrong += new.iter().filter(|seen| **seen).count();
-            next_new += STEP;
-            asked += 2 * STEP;
-        }
+        let (asked, not_right) = answer_meanwhile(&there, &reading, live, &mut next_new)?;
+        let wrong = wrong + not_right;
         let done = reading.join().map_err(|_| "the reading thread panicked")??;
         let sum = done - begun;
         let seconds = |time: std::time::Duration| format!("{:.2}", time.as_secs_f64());
@@ -86,4 +78,25 @@ pub(crate) fn run<T: Tables>(mut args: Args, kind: Kind) -> Result<()> {
     here.close()?;
     drop(here_dir);
     table.show(csv.as_deref())
+}
+
+/// Old keys from all over the window, and new ones, while the window is read: how many, and how many
+/// answers were wrong.
+fn answer_meanwhile<R>(
+    store: &Dedup,
+    reading: &JoinHandle<R>,
+    live: u64,
+    next_new: &mut u64,
+) -> Result<(u64, usize)> {
+    let (mut asked, mut wrong) = (0, 0);
+    while !reading.is_finished() {
+        let from = (asked * 7919 * STEP) % (live - STEP);
+        let old = observe(store, &keys(from..from + STEP), 32)?;
+        let new = observe(store, &keys(*next_new..*next_new + STEP), 32)?;
+        wrong += old.iter().filter(|seen| !**seen).count();
+        wrong += new.iter().filter(|seen| **seen).count();
+        *next_new += STEP;
+        asked += 2 * STEP;
+    }
+    Ok((asked, wrong))
 }
