@@ -37,6 +37,12 @@ pub(crate) struct Manner {
 }
 
 impl Manner {
+    /// What the engine says is what is answered.
+    #[inline]
+    pub(crate) fn is_plain(self) -> bool {
+        !self.shadow && !self.legacy
+    }
+
     /// As the store was opened.
     pub(crate) fn of(engine: &Engine) -> Self {
         let (on_outage, shadow) = (engine.on_outage(), engine.is_shadow());

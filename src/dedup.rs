@@ -111,7 +111,7 @@ impl Dedup {
 
     /// The claims whose lease has run out or whose owner is known dead, each taken over with a new
     /// token and the store's lease, ready to be driven on ([`ClaimGuard::commit`]) or undone
-    /// ([`ClaimGuard::abandon`]). [`ClaimOptions::note`] tells what they were about. With an authority
+    /// ([`ClaimGuard::abandon`]). [`crate::ClaimOptions::note`] tells what they were about. With an authority
     /// it decides: those whose lease runs there still, and those that others took over, are not among
     /// them, nor are claims of other stores.
     ///

@@ -32,7 +32,8 @@ impl Scope {
     }
 
     /// What is answered to a claim of a key that was marked before; `None` for all others.
-    #[inline]
+    #[cold]
+    #[inline(never)]
     pub(super) fn claimed_before(&self, key: &[u8]) -> Option<Result<Claim>> {
         let said = match self.seen_before(key) {
             Ok(false) => return None,

@@ -45,7 +45,16 @@ impl Scope {
     /// [`crate::Error::Undecided`]. An error does not mark.
     #[inline]
     pub fn observe(&self, key: impl AsRef<[u8]>) -> Result<Verdict> {
-        let said = match self.seen_before(key.as_ref()) {
+        if self.manner.is_plain() {
+            return self.engine().observe(self.digest(key), self.manner.on_outage);
+        }
+        self.observe_in_its_manner(key.as_ref())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn observe_in_its_manner(&self, key: &[u8]) -> Result<Verdict> {
+        let said = match self.seen_before(key) {
             Ok(false) => self.engine().observe(self.digest(key), self.manner.on_outage),
             Ok(true) => Ok(Verdict::Duplicate),
             Err(error) => Err(error),
@@ -145,7 +154,16 @@ impl Scope {
     /// [`crate::Error::Authority`], and [`crate::Error::Undecided`] while nobody knows whether a call
     /// without a reply has marked the key: observe or claim it.
     pub fn contains(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        let said = match self.seen_before(key.as_ref()) {
+        if self.manner.is_plain() {
+            return self.engine().contains(self.digest(key), self.manner.on_outage);
+        }
+        self.contains_in_its_manner(key.as_ref())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn contains_in_its_manner(&self, key: &[u8]) -> Result<bool> {
+        let said = match self.seen_before(key) {
             Ok(false) => self.engine().contains(self.digest(key), self.manner.on_outage),
             before => before,
         };
@@ -178,7 +196,7 @@ impl Scope {
 
     /// Makes the next observe of `key` answer `New`; true if the key was live. A claim on the key is
     /// revoked (its commit is refused). Synced before it returns. With an authority the stores of other
-    /// processes notice within [`Builder::forget_lag`].
+    /// processes notice within [`crate::Builder::forget_lag`].
     ///
     /// # Errors
     /// [`crate::Error::Io`], [`crate::Error::Poisoned`], [`crate::Error::Corrupt`],
@@ -200,8 +218,12 @@ impl Scope {
     /// [`crate::Error::Authority`], and [`crate::Error::Undecided`] where no reply came: the next claim by
     /// this store finds out.
     pub fn claim(&self, key: impl AsRef<[u8]>) -> Result<Claim> {
-        let before = self.claimed_before(key.as_ref());
-        before.unwrap_or_else(|| claim::claim_now(self.engine(), self.digest(key), self.manner))
+        if self.manner.legacy
+            && let Some(before) = self.claimed_before(key.as_ref())
+        {
+            return before;
+        }
+        claim::claim_now(self.engine(), self.digest(key), self.manner)
     }
 
     /// [`Scope::claim`] with a lease, a note or a fingerprint of its own.

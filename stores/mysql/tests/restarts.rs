@@ -21,16 +21,24 @@ impl Instance {
         let dir = tempfile::Builder::new().prefix("onceonly-mysql").tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let instance = Instance { dir, port, server: None };
-        let install = ["mariadb-install-db", "mysql_install_db"].into_iter().find_map(|program| {
-            let mut command = Command::new(program);
-            command.arg("--no-defaults").arg(instance.data());
-            let method = "--auth-root-authentication-method=normal";
-            command.args([method, "--skip-test-db", "--user=root"]);
-            command.stdout(Stdio::null()).stderr(Stdio::null()).status().ok()
-        });
-        let done = install.unwrap_or_else(|| panic!("no mariadbd: apt-get install mariadb-server"));
-        assert!(done.success());
-        instance
+        // On a machine that is busy it may fail by itself.
+        let mut said = String::new();
+        for _ in 0..3 {
+            let done = ["mariadb-install-db", "mysql_install_db"].into_iter().find_map(|program| {
+                let mut command = Command::new(program);
+                command.arg("--no-defaults").arg(instance.data());
+                let method = "--auth-root-authentication-method=normal";
+                command.args([method, "--skip-test-db", "--user=root"]).output().ok()
+            });
+            let done =
+                done.unwrap_or_else(|| panic!("no mariadbd: apt-get install mariadb-server"));
+            if done.status.success() {
+                return instance;
+            }
+            said = String::from_utf8_lossy(&done.stderr).into_owned();
+            let _ = std::fs::remove_dir_all(instance.dir.path().join("data"));
+        }
+        panic!("the server cannot be set up: {said}");
     }
 
     fn data(&self) -> String {
