@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{PREEMPTIONS, both, check, digest, observe, spawn, store};
-use crate::claim::{Claim, claim_wait};
+use crate::claim::{Claim, Manner, claim_wait};
 use crate::config::OnOutage;
 use crate::engine::{Attempt, Engine, Held, Wish};
 use crate::error::Error;
@@ -154,7 +154,8 @@ fn who_waits_is_woken_when_the_claim_ends() {
         };
         let ((), got) = both(thread, || {
             let deadline = Instant::now() + Duration::from_secs(3_600);
-            claim_wait(&engine, digest(KEY), deadline, OnOutage::Fail).expect("the store works")
+            claim_wait(&engine, digest(KEY), deadline, Manner::of(&engine))
+                .expect("the store works")
         });
         match got {
             Claim::Granted(guard) => assert!(commit(&engine, guard.token())),
