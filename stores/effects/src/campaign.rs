@@ -8,13 +8,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use fastrand::Rng;
 use tempfile::TempDir;
 
 use crate::args::{Args, Mark};
 use crate::bank::Bank;
 use crate::judge::{Found, amount, judge, unmarked};
 use crate::place::{Place, Places};
-use crate::random::Random;
 
 /// Deliveries that wait, about.
 const BACKLOG: i64 = 60;
@@ -30,7 +30,7 @@ struct Campaign<'a> {
     schema: String,
     dir: TempDir,
     bank: Bank,
-    random: Random,
+    random: Rng,
     consumers: Vec<Consumer>,
     /// Messages so far, and how often they were delivered.
     messages: i64,
@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         schema,
         dir: tempfile::tempdir()?,
         bank,
-        random: Random(seed),
+        random: Rng::with_seed(seed),
         consumers: Vec::new(),
         messages: 0,
         deliveries: 0,
@@ -77,7 +77,7 @@ impl Campaign<'_> {
         }
         for kill in 1..=kills {
             self.feed()?;
-            thread::sleep(Duration::from_millis(20 + self.random.below(180)));
+            thread::sleep(Duration::from_millis(20 + self.random.u64(..180)));
             self.kill(kill)?;
             if kill % 100 == 0 {
                 println!("kills {kill} messages {}", self.messages);
@@ -94,7 +94,7 @@ impl Campaign<'_> {
     fn spawn(&mut self, number: usize, dir: PathBuf) -> Result<Consumer> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["consumer", "--server", self.args.server(), "--schema", &self.schema]);
-        command.args(["--mark", self.mark.name(), "--seed", &self.random.next().to_string()]);
+        command.args(["--mark", self.mark.name(), "--seed", &self.random.u64(..).to_string()]);
         command.arg("--dir").arg(&dir).arg("--places").arg(self.places_of(number));
         Ok(Consumer { child: command.spawn().context("a consumer does not start")?, dir })
     }
@@ -110,14 +110,14 @@ impl Campaign<'_> {
         }
         let (mut messages, mut amounts) = (Vec::new(), Vec::new());
         for _ in 0..FED {
-            let is_old = self.messages > 0 && self.random.one_in(5);
+            let is_old = self.messages > 0 && self.random.u64(..5) == 0;
             let message = if is_old {
-                self.random.below(self.messages.unsigned_abs()).cast_signed()
+                self.random.u64(..self.messages.unsigned_abs()).cast_signed()
             } else {
                 self.messages += 1;
                 self.messages - 1
             };
-            for _ in 0..=self.random.below(3) {
+            for _ in 0..=self.random.u64(..3) {
                 messages.push(message);
                 amounts.push(amount(self.seed, message));
             }
@@ -128,7 +128,7 @@ impl Campaign<'_> {
 
     /// One of them, wherever it is; the next one goes on in its directory, or has lost it.
     fn kill(&mut self, kill: u64) -> Result<()> {
-        let number = self.random.below(self.consumers.len() as u64) as usize;
+        let number = self.random.u64(..self.consumers.len() as u64) as usize;
         let consumer = &mut self.consumers[number];
         alive(consumer)?;
         consumer.child.kill()?;
@@ -136,7 +136,7 @@ impl Campaign<'_> {
         let place = Places::open(&self.places_of(number))?.get().unwrap_or(Place::Starting);
         *self.places.entry(place).or_default() += 1;
         let mut dir = self.consumers[number].dir.clone();
-        if self.random.one_in(8) {
+        if self.random.u64(..8) == 0 {
             let _ = fs::remove_dir_all(&dir);
             dir = self.dir.path().join(format!("consumer-{number}-{kill}"));
         }

@@ -6,19 +6,19 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
+use fastrand::Rng;
 use onceonly::{Claim, ClaimGuard, Dedup, Dialect, Error};
 
 use crate::args::{Args, Mark};
 use crate::bank::{ACCOUNTS, Bank, Delivery};
 use crate::place::{Place, Places};
-use crate::random::Random;
 use crate::store;
 
 struct Consumer {
     store: Dedup,
     bank: Bank,
     places: Places,
-    random: Random,
+    random: Rng,
     mark: Mark,
 }
 
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let (server, schema) = (args.server(), args.text("schema")?);
     let store = store::open(server, schema, Path::new(args.text("dir")?))?;
     let bank = Bank::connect(server, schema)?;
-    let random = Random(args.number("seed", 1)?);
+    let random = Rng::with_seed(args.number("seed", 1)?);
     let mut consumer = Consumer { store, bank, places, random, mark: args.mark()? };
     let parent = parent_id();
     // A campaign that is killed leaves no consumers.
@@ -46,7 +46,7 @@ impl Consumer {
     /// Notes where it is, and stays there for a moment: a good place to be killed.
     fn at(&mut self, place: Place) -> Result<()> {
         self.places.set(place)?;
-        thread::sleep(Duration::from_micros(self.random.below(4_000)));
+        thread::sleep(Duration::from_micros(self.random.u64(..4_000)));
         Ok(())
     }
 
@@ -85,7 +85,7 @@ impl Consumer {
     fn marks_inside(&mut self, guard: ClaimGuard, delivery: Delivery) -> Result<bool> {
         let statement = guard.commit_statement(Dialect::Postgres)?;
         self.bank.batch("BEGIN")?;
-        let marks_first = self.random.one_in(2);
+        let marks_first = self.random.u64(..2) == 0;
         if !marks_first {
             self.book(delivery)?;
         }
@@ -106,9 +106,9 @@ impl Consumer {
         let booked: i64 = self.bank.query(count, &[&delivery.message])?[0].get(0);
         ensure!(booked == 1, "message {} is booked {booked} times", delivery.message);
         self.at(Place::Marked)?;
-        if self.random.one_in(20) {
+        if self.random.u64(..20) == 0 {
             self.bank.batch("ROLLBACK")?;
-            if self.random.one_in(2) {
+            if self.random.u64(..2) == 0 {
                 marked.rolled_back().abandon();
             }
             return Ok(false);
@@ -117,7 +117,7 @@ impl Consumer {
         self.bank.batch("COMMIT")?;
         self.at(Place::Committed)?;
         // Without it the mark is there as well.
-        if !self.random.one_in(10) {
+        if self.random.u64(..10) != 0 {
             marked.confirm()?;
         }
         Ok(true)

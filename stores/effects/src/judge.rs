@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use fastrand::Rng;
 use onceonly::Claim;
 
 use crate::bank::{ACCOUNTS, Bank};
-use crate::random::Random;
 use crate::store;
 
 /// What a message is worth.
 pub(crate) fn amount(seed: u64, message: i64) -> i64 {
-    1 + Random(seed ^ message.cast_unsigned()).below(10_000) as i64
+    1 + Rng::with_seed(seed ^ message.cast_unsigned()).u64(..10_000) as i64
 }
 
 /// What the tables say.

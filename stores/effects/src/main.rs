@@ -18,7 +18,6 @@ mod campaign;
 mod consumer;
 mod judge;
 mod place;
-mod random;
 mod store;
 
 use anyhow::{Result, bail};

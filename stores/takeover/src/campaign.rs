@@ -6,12 +6,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use fastrand::Rng;
 use tempfile::TempDir;
 
 use crate::args::Args;
 use crate::book::{self, Line, now};
 use crate::judge::{Follows, Judge};
-use crate::random::Random;
 
 /// Longer than anything takes that is to end well.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -20,7 +20,7 @@ struct Campaign {
     server: String,
     space: String,
     dir: TempDir,
-    random: Random,
+    random: Rng,
     judge: Judge,
     /// Owners so far.
     owners: u64,
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         server: args.text("server").map_or(file, str::to_owned),
         space: format!("takeover-{}-{seed}", id()),
         dir,
-        random: Random(seed),
+        random: Rng::with_seed(seed),
         judge: Judge::new(args.is("lie", "forgets-holes")),
         owners: 0,
         dirs: 0,
@@ -78,7 +78,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 impl Campaign {
     /// One owner after another, and its end.
     fn step(&mut self) -> Result<()> {
-        match self.random.below(8) {
+        match self.random.u64(..8) {
             0 => self.close(),
             1 => self.freeze(),
             2 => self.kill_early(),
@@ -88,8 +88,8 @@ impl Campaign {
 
     fn spawn(&mut self, calls: u64) -> Result<Owner> {
         let dir = match self.last.1 {
-            Some(last) if self.random.one_in(2) => last,
-            Some(_) if self.random.one_in(2) => self.random.below(self.dirs),
+            Some(last) if self.random.u64(..2) == 0 => last,
+            Some(_) if self.random.u64(..2) == 0 => self.random.u64(..self.dirs),
             _ => self.another_dir(),
         };
         self.spawn_in(dir, calls)
@@ -108,7 +108,7 @@ impl Campaign {
         let book = self.dir.path().join(format!("book-{}", self.owners));
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["owner", "--server", &self.server, "--space", &self.space]);
-        command.args(["--seed", &self.random.next().to_string()]);
+        command.args(["--seed", &self.random.u64(..).to_string()]);
         command.args(["--fresh", &self.judge.fresh.to_string(), "--calls", &calls.to_string()]);
         command.arg("--book").arg(&book);
         command.arg("--dir").arg(self.dir.path().join(format!("store-{dir}")));
@@ -133,7 +133,7 @@ impl Campaign {
     fn kill(&mut self) -> Result<()> {
         let mut owner = self.spawn(u64::MAX)?;
         wait_until_open(&mut owner)?;
-        thread::sleep(Duration::from_micros(self.random.below(300_000)));
+        thread::sleep(Duration::from_micros(self.random.u64(..300_000)));
         end(&mut owner)?;
         self.ends.killed += 1;
         self.judge(&owner, None)
@@ -142,14 +142,14 @@ impl Campaign {
     /// While it is opened, most likely.
     fn kill_early(&mut self) -> Result<()> {
         let mut owner = self.spawn(u64::MAX)?;
-        thread::sleep(Duration::from_micros(self.random.below(60_000)));
+        thread::sleep(Duration::from_micros(self.random.u64(..60_000)));
         end(&mut owner)?;
         self.ends.killed_early += 1;
         self.judge(&owner, None)
     }
 
     fn close(&mut self) -> Result<()> {
-        let calls = self.random.below(2_000);
+        let calls = self.random.u64(..2_000);
         let mut owner = self.spawn(calls)?;
         let status = wait(&mut owner.child)?;
         ensure!(status.is_some_and(|status| status.success()), "not closed: {status:?}");
@@ -161,7 +161,7 @@ impl Campaign {
     fn freeze(&mut self) -> Result<()> {
         let mut frozen = self.spawn(u64::MAX)?;
         wait_until_open(&mut frozen)?;
-        thread::sleep(Duration::from_micros(self.random.below(300_000)));
+        thread::sleep(Duration::from_micros(self.random.u64(..300_000)));
         signal(&frozen.child, "-STOP")?;
         let frozen_at = now();
         self.judge.saw(&book::read(&frozen.book)?);
@@ -179,7 +179,7 @@ impl Campaign {
         let status = wait(&mut frozen.child)?;
         ensure!(status.is_some_and(|status| status.success()), "it goes on: {status:?}");
         self.judge(&frozen, Some((frozen_at, next_began)))?;
-        thread::sleep(Duration::from_micros(self.random.below(300_000)));
+        thread::sleep(Duration::from_micros(self.random.u64(..300_000)));
         end(&mut next)?;
         self.judge(&next, None)
     }

@@ -17,7 +17,6 @@ mod book;
 mod campaign;
 mod judge;
 mod owner;
-mod random;
 
 use anyhow::{Result, bail};
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use fastrand::Rng;
 use onceonly::authority::Authority;
 use onceonly::{Dedup, Error, Ownership, Verdict};
 use onceonly_redis::RedisAuthority;
@@ -13,7 +14,6 @@ use onceonly_sqlite::SqliteAuthority;
 
 use crate::args::Args;
 use crate::book::{Book, Call, Line, now};
-use crate::random::Random;
 
 /// How long the next owner waits for one that is frozen.
 pub(crate) const LEASE: Duration = Duration::from_millis(400);
@@ -25,7 +25,7 @@ const BATCH: u64 = 200;
 struct Owner {
     store: Dedup,
     book: Book,
-    random: Random,
+    random: Rng,
     /// The first key that nobody has marked.
     fresh: u64,
 }
@@ -60,7 +60,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut book = Book::create(Path::new(args.text("book")?))?;
     let vouches_since = store.guaranteed_since().as_unix_nanos();
     book.write(&Line::Opened { at: now(), vouches_since })?;
-    let random = Random(args.number("seed", 1)?);
+    let random = Rng::with_seed(args.number("seed", 1)?);
     let mut owner = Owner { store, book, random, fresh: args.number("fresh", 0)? };
     let calls = args.number("calls", u64::MAX)?;
     let mut made = 0;
@@ -81,10 +81,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 impl Owner {
     /// One call; true when another owner has followed.
     fn call(&mut self) -> Result<bool> {
-        let is_old = self.fresh > BATCH && !self.random.one_in(3);
-        let key = if is_old { self.random.below(self.fresh - BATCH) } else { self.fresh };
-        let keys = if self.random.one_in(8) { BATCH } else { 1 };
-        let call = match is_old && self.random.one_in(6) {
+        let is_old = self.fresh > BATCH && self.random.u64(..3) != 0;
+        let key = if is_old { self.random.u64(..self.fresh - BATCH) } else { self.fresh };
+        let keys = if self.random.u64(..8) == 0 { BATCH } else { 1 };
+        let call = match is_old && self.random.u64(..6) == 0 {
             true => Call::Forget,
             false => Call::Observe(keys),
         };
